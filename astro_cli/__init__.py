@@ -1,0 +1,1 @@
+"""astro: a developer CLI with a local Apache Airflow sandbox."""
