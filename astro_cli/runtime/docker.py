@@ -1,0 +1,493 @@
+"""The Docker engine: runs a stack as two containers, a network and two volumes, all found by their labels."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from astro_cli import airflow, labels
+from astro_cli.errors import AstroError, EngineError, ProjectError
+from astro_cli.runtime import docker_logs
+from astro_cli.runtime.endpoint import find_endpoint
+from astro_cli.runtime.engine import Change, EngineInfo, SandboxStatus, ServiceStatus
+from astro_cli.runtime.engine_http import EngineReader, NotFound
+from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedContainer, PrivateFile, plan
+from astro_cli.services import SERVICES, hosted_by
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from astro_cli.project import Project
+    from astro_cli.runtime.docker_api import DockerApi
+    from astro_cli.runtime.engine import Environment, ExecRequest, LogLine, LogQuery, PrepareOptions, Report
+    from astro_cli.services import Stack
+    from astro_cli.settings import Settings
+
+RUN_DIR = "/run/astro"
+SUPERVISOR = ("python", "/opt/astro/supervisor.py")
+MIGRATIONS = "/opt/astro/migrations.json"
+
+IMAGE_UID = 50000
+"""User `astro` of the engine image, used where the host user is root: Airflow never runs as root."""
+POSTGRES_UID = 999
+STOP_SECONDS = 30
+GRACE_SECONDS = 20
+DATABASE_FOLDER = "/var/lib/postgresql/data"
+
+
+class DockerEngine:
+    """See `runtime.engine.Engine`."""
+
+    name = "docker"
+
+    def __init__(self, environ: Mapping[str, str], settings: Settings) -> None:
+        self._environ = environ
+        self._settings = settings
+
+    @cached_property
+    def reader(self) -> EngineReader:
+        """Asks the engine, without the SDK."""
+        endpoint = find_endpoint(self._environ, home=Path.home(), uid=os.getuid())
+        if endpoint is None:
+            raise EngineError(
+                "no Docker engine was found on this machine",
+                hint="install and start Docker (https://docs.docker.com/engine/install/), or set DOCKER_HOST",
+            )
+        return EngineReader(endpoint)
+
+    @cached_property
+    def api(self) -> DockerApi:
+        """Changes things on the engine, through the SDK."""
+        from astro_cli.runtime.docker_api import DockerApi
+
+        return DockerApi(self.reader.endpoint)
+
+    def check(self) -> EngineInfo:
+        """See `Engine.check`."""
+        answer = self.reader.json("/version")
+        names = [str(part.get("Name", "")) for part in answer.get("Components") or []]
+        name = "Podman" if any("Podman" in part for part in names) else "Docker"
+        return EngineInfo(
+            name=name,
+            version=str(answer.get("Version", "unknown")),
+            platform=f"{answer.get('Os', 'linux')}/{answer.get('Arch', 'unknown')}",
+            address=self.reader.endpoint.url,
+        )
+
+    def prepare(self, project: Project, options: PrepareOptions, report: Report) -> Environment:
+        """See `Engine.prepare`."""
+        from astro_cli.runtime.docker_images import ImageBuilder
+
+        return ImageBuilder(self.reader, lambda: self.api, self._environ, self._settings).prepare(
+            project, options, report
+        )
+
+    # up and down
+
+    def up(self, stack: Stack, environment: Environment, report: Report) -> tuple[Change, ...]:
+        """See `Engine.up`."""
+        wanted = self._containers(stack, environment)
+        self._check_volume(stack, environment)
+        actions = plan(wanted, self._observe(stack.sandbox_id))
+        if not actions:
+            return ()
+        changes = self._ensure_network_and_volumes(stack, environment)
+        specs = {spec.name: spec for spec in wanted}
+        starting: list[tuple[str, ContainerSpec]] = []
+        for action in actions:
+            report.step(f"{action.act.value} {action.name}")
+            changes.append(Change(action.act.value, f"container {action.name}"))
+            container_id = self._apply(action, stack, specs)
+            if container_id is not None:
+                starting.append((container_id, specs[action.name]))
+        with ThreadPoolExecutor(max_workers=len(starting) or 1) as pool:
+            jobs = [
+                pool.submit(self.api.start_container, container_id, list(spec.ports.values()))
+                for container_id, spec in starting
+            ]
+        for job in jobs:
+            job.result()
+        return tuple(changes)
+
+    def down(self, sandbox_id: str, *, data: bool, report: Report) -> tuple[Change, ...]:
+        """See `Engine.down`."""
+        changes: list[Change] = []
+        containers = sorted(self._list("/containers/json", sandbox_id, all="true"), key=_stop_order)
+        for container in containers:
+            name = container["Labels"].get(labels.SERVICE, container["Id"][:12])
+            if data:
+                report.step(f"remove container {name}")
+                self.api.remove_container(container["Id"])
+                changes.append(Change("remove", f"container {name}"))
+            elif container["State"] == "running":
+                report.step(f"stop {name}")
+                self.api.stop_container(container["Id"], STOP_SECONDS)
+                changes.append(Change("stop", f"container {name}"))
+        if data:
+            changes += self._remove_data(sandbox_id, report)
+        return tuple(changes)
+
+    def restart(self, sandbox_id: str, service: str) -> None:
+        """See `Engine.restart`."""
+        spec = next(spec for spec in SERVICES if spec.name == service)
+        container_id = self._running_container(sandbox_id, spec.container)
+        if spec.container == "airflow":
+            code, output = self.api.output_of(container_id, [*SUPERVISOR, "restart", RUN_DIR, service])
+            if code != 0:
+                raise AstroError(f"`{service}` was not restarted: {output.strip()}")
+        else:
+            self.api.stop_container(container_id, STOP_SECONDS)
+            self.api.start_container(container_id)
+
+    # looking
+
+    def status(self, sandbox_id: str | None = None) -> tuple[SandboxStatus, ...]:
+        """See `Engine.status`."""
+        grouped: dict[str, dict[str, Any]] = {}
+        for container in self._list("/containers/json", sandbox_id, all="true"):
+            marks = container["Labels"]
+            grouped.setdefault(marks[labels.SANDBOX], {})[marks.get(labels.SERVICE, "")] = container
+        return tuple(self._sandbox(found, parts) for found, parts in sorted(grouped.items()))
+
+    def logs(self, sandbox_id: str, query: LogQuery) -> Iterator[LogLine]:
+        """See `Engine.logs`."""
+        containers = {
+            container["Labels"][labels.SERVICE]: container["Id"]
+            for container in self._list("/containers/json", sandbox_id, all="true")
+        }
+        return docker_logs.read(self.reader, containers, query)
+
+    def exec(self, sandbox_id: str, request: ExecRequest) -> int:
+        """See `Engine.exec`."""
+        spec = next(spec for spec in SERVICES if spec.name == request.service)
+        container_id = self._running_container(sandbox_id, spec.container)
+        command = list(request.command)
+        if spec.container == "airflow":
+            command = [*SUPERVISOR, "exec", RUN_DIR, "--", *command]
+        return self.api.run_inside(
+            container_id,
+            command,
+            interactive=request.interactive,
+            stdin=request.stdin,
+            environment=request.environment,
+        )
+
+    # rendering the stack
+
+    def _containers(self, stack: Stack, environment: Environment) -> tuple[ContainerSpec, ...]:
+        uid = self._container_uid(stack.root)
+        supervisor_config = {
+            "services": {spec.name: ["airflow", *spec.command] for spec in hosted_by("airflow")},
+            "health_url": f"http://127.0.0.1:{airflow.API_PORT}{airflow.HEALTH_PATH}",
+            "database": {"host": "postgres", "port": 5432},
+            "migrations": MIGRATIONS,
+            "grace_seconds": GRACE_SECONDS,
+            "fork": True,
+        }
+        folders = [Mount(str(stack.root / folder), f"{airflow.HOME}/{folder}") for folder in stack.folders]
+        return (
+            ContainerSpec(
+                name="postgres",
+                image=self._database_image(environment.airflow_version),
+                command=(),
+                user=f"{POSTGRES_UID}:{POSTGRES_UID}",
+                environment={},
+                mounts=(Mount(_volume(stack, "database"), DATABASE_FOLDER),),
+                ports={5432: stack.database_port} if stack.database_port else {},
+                files=(PrivateFile(f"{RUN_DIR}/password", stack.database_password, POSTGRES_UID),),
+                stop_seconds=STOP_SECONDS,
+            ),
+            ContainerSpec(
+                name="airflow",
+                image=environment.reference,
+                command=(*SUPERVISOR, "run", RUN_DIR),
+                user=f"{uid}:0",
+                environment=stack.environment,
+                mounts=(Mount(_volume(stack, "logs"), f"{airflow.HOME}/logs"), *folders),
+                ports={airflow.API_PORT: stack.port},
+                files=(
+                    PrivateFile(f"{RUN_DIR}/config.json", json.dumps(supervisor_config), uid),
+                    PrivateFile(f"{RUN_DIR}/environment.json", json.dumps(dict(stack.private)), uid),
+                ),
+                stop_seconds=STOP_SECONDS,
+            ),
+        )
+
+    def _container_uid(self, root: Path) -> int:
+        """Whose files tasks write: the owner of the project's folder, never root itself.
+
+        In a rootless engine the container's uid 0 is the host user without privileges.
+        """
+        options = self.reader.json("/info").get("SecurityOptions") or []
+        if any("rootless" in option for option in options):
+            return 0
+        return root.stat().st_uid or IMAGE_UID
+
+    def _database_image(self, airflow_version: str) -> str:
+        from astro_cli import image
+
+        return str(self.reader.json(f"/images/{image.database_image(airflow_version)}/json")["Id"])
+
+    # acting on the plan
+
+    def _apply(self, action: Action, stack: Stack, specs: Mapping[str, ContainerSpec]) -> str | None:
+        """Carry out one action up to the start; returns the container that must be started, if any."""
+        if action.act in (Act.REMOVE, Act.REPLACE) and action.existing:
+            self.api.stop_container(action.existing, STOP_SECONDS)
+            self.api.remove_container(action.existing)
+        if action.act is Act.REMOVE:
+            return None
+        if action.act is Act.START:
+            return action.existing
+        return self.api.create_container(
+            specs[action.name],
+            name=f"astro-{stack.project_name}-{action.name}-{stack.sandbox_id}",
+            network=_network(stack),
+            labels={**_labels(stack), labels.SERVICE: action.name},
+        )
+
+    def _ensure_network_and_volumes(self, stack: Stack, environment: Environment) -> list[Change]:
+        changes = []
+        if not self._list("/networks", stack.sandbox_id):
+            self.api.create_network(_network(stack), _labels(stack))
+            changes.append(Change("create", "network"))
+        found = {volume["Name"] for volume in self._volumes(stack.sandbox_id)}
+        for role in ("database", "logs"):
+            if _volume(stack, role) not in found:
+                marks = {
+                    **_labels(stack),
+                    labels.AIRFLOW_VERSION: environment.airflow_version,
+                    labels.POSTGRES_MAJOR: airflow.POSTGRES_MAJOR,
+                }
+                self.api.create_volume(_volume(stack, role), marks)
+                changes.append(Change("create", f"volume {role}"))
+        return changes
+
+    def _check_volume(self, stack: Stack, environment: Environment) -> None:
+        for volume in self._volumes(stack.sandbox_id):
+            marks = volume["Labels"]
+            if volume["Name"] != _volume(stack, "database"):
+                continue
+            major = marks.get(labels.POSTGRES_MAJOR)
+            if major != airflow.POSTGRES_MAJOR:
+                raise ProjectError(
+                    f"the sandbox's database was made by Postgres {major}, this astro runs Postgres "
+                    f"{airflow.POSTGRES_MAJOR}",
+                    hint="use the astro that made it, or delete the sandbox's data with `astro airflow kill`",
+                )
+            made_by = marks.get(labels.AIRFLOW_VERSION, "0")
+            if _version(made_by) > _version(environment.airflow_version):
+                raise ProjectError(
+                    f"the sandbox's database was made by Airflow {made_by}, the project now has Airflow "
+                    f"{environment.airflow_version}: a database cannot go back",
+                    hint="raise the version in the Dockerfile's FROM line, or delete the sandbox's data with "
+                    "`astro airflow kill`",
+                )
+
+    def _remove_data(self, sandbox_id: str, report: Report) -> list[Change]:
+        changes = []
+        for network in self._list("/networks", sandbox_id):
+            report.step("remove network")
+            self.api.remove_network(network["Id"])
+            changes.append(Change("remove", "network"))
+        for volume in self._volumes(sandbox_id):
+            report.step(f"remove volume {volume['Name']}")
+            self.api.remove_volume(volume["Name"])
+            changes.append(Change("remove", f"volume {volume['Name']}"))
+        for built in self._list("/images/json", sandbox_id, all="true"):
+            report.step("remove image")
+            self.api.remove_image(built["Id"])
+            changes.append(Change("remove", f"image {built['Id'].removeprefix('sha256:')[:12]}"))
+        return changes
+
+    # asking the engine
+
+    def _list(self, path: str, sandbox_id: str | None, **query: str) -> list[Any]:
+        mark = f"{labels.SANDBOX}={sandbox_id}" if sandbox_id else labels.SANDBOX
+        return list(self.reader.json(path, filters=json.dumps({"label": [mark]}), **query))
+
+    def _volumes(self, sandbox_id: str) -> list[Any]:
+        query = json.dumps({"label": [f"{labels.SANDBOX}={sandbox_id}"]})
+        return self.reader.json("/volumes", filters=query).get("Volumes") or []
+
+    def _observe(self, sandbox_id: str) -> list[ObservedContainer]:
+        return [
+            ObservedContainer(
+                container_id=container["Id"],
+                name=container["Labels"].get(labels.SERVICE, ""),
+                config_hash=container["Labels"].get(labels.CONFIG_HASH, ""),
+                state=container["State"],
+            )
+            for container in self._list("/containers/json", sandbox_id, all="true")
+        ]
+
+    def _running_container(self, sandbox_id: str, name: str) -> str:
+        for container in self._list("/containers/json", sandbox_id):
+            if container["Labels"].get(labels.SERVICE) == name:
+                return str(container["Id"])
+        raise AstroError("the sandbox is not running", hint="start it with `astro airflow start`")
+
+    def _sandbox(self, sandbox_id: str, parts: Mapping[str, Any]) -> SandboxStatus:
+        inspected: dict[str, Any] = {}
+        for name, container in parts.items():
+            try:
+                inspected[name] = self.reader.json(f"/containers/{container['Id']}/json")
+            except NotFound:
+                continue
+        told = self._supervisor_status(inspected.get("airflow"))
+        marks = next(iter(parts.values()))["Labels"]
+        running = sum(detail["State"]["Running"] for detail in inspected.values())
+        image = self._image(inspected.get("airflow"))
+        return SandboxStatus(
+            sandbox_id=sandbox_id,
+            project_name=marks.get(labels.NAME, "?"),
+            path=marks.get(labels.PATH, "?"),
+            state="stopped" if not running else "running" if running == len(_CONTAINERS) else "partial",
+            port=int(marks[labels.PORT]) if marks.get(labels.PORT, "").isdigit() else None,
+            services=(
+                self._postgres_status(inspected.get("postgres"), told),
+                *(
+                    _service_status(spec.name, inspected.get("airflow"), told)
+                    for spec in hosted_by("airflow")
+                ),
+            ),
+            airflow_version=(image.get("Config") or {}).get("Labels", {}).get(labels.AIRFLOW_VERSION),
+            image_created=_epoch(image.get("Created")),
+            database=told.get("database"),
+        )
+
+    def _supervisor_status(self, container: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What the supervisor last wrote, unless that was before the container's present life."""
+        if container is None:
+            return {}
+        try:
+            body = self.reader.bytes(f"/containers/{container['Id']}/archive", path=f"{RUN_DIR}/status.json")
+            with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+                content = tar.extractfile("status.json")
+                told: dict[str, Any] = json.load(content) if content else {}
+        except (NotFound, tarfile.TarError, KeyError, ValueError):
+            return {}
+        started = _epoch(container["State"].get("StartedAt")) or 0.0
+        return told if float(told.get("updated_at", 0)) >= started else {}
+
+    def _postgres_status(
+        self, container: Mapping[str, Any] | None, told: Mapping[str, Any]
+    ) -> ServiceStatus:
+        if container is None:
+            return ServiceStatus("postgres", "missing")
+        state = container["State"]
+        if not state["Running"]:
+            return ServiceStatus(
+                "postgres", "stopped", exit_code=state["ExitCode"], out_of_memory=bool(state.get("OOMKilled"))
+            )
+        ready = told.get("database") in ("ready", "migrating", "newer")
+        return ServiceStatus(
+            "postgres",
+            "running",
+            health="healthy" if ready else "starting",
+            started_at=_epoch(state["StartedAt"]),
+            memory=self._memory(container["Id"]),
+            restarts=int(container.get("RestartCount", 0)),
+        )
+
+    def _memory(self, container_id: str) -> int | None:
+        """Resident memory of a whole container, without the page cache, as `docker stats` counts it."""
+        answer = self.reader.json(f"/containers/{container_id}/stats", **{"stream": "false", "one-shot": "true"})
+        memory = answer.get("memory_stats") or {}
+        if "usage" not in memory:
+            return None
+        detail = memory.get("stats") or {}
+        cache = detail.get("total_inactive_file", detail.get("inactive_file", 0))
+        return int(memory["usage"]) - int(cache)
+
+    def _image(self, container: Mapping[str, Any] | None) -> dict[str, Any]:
+        if container is None:
+            return {}
+        try:
+            return dict(self.reader.json(f"/images/{container['Image']}/json"))
+        except NotFound:
+            return {}
+
+
+_CONTAINERS = tuple(dict.fromkeys(spec.container for spec in SERVICES))
+
+
+def _service_status(name: str, container: Mapping[str, Any] | None, told: Mapping[str, Any]) -> ServiceStatus:
+    """One of Airflow's services, from what the supervisor wrote and the container's own state."""
+    if container is None:
+        return ServiceStatus(name, "missing")
+    entry: Mapping[str, Any] = (told.get("services") or {}).get(name) or {}
+    died = {
+        "restarts": int(entry.get("restarts") or 0),
+        "exit_code": _exit_code(entry),
+        "out_of_memory": bool(entry.get("oom")),
+    }
+    state = container["State"]
+    if not state["Running"]:
+        return ServiceStatus(
+            name,
+            "stopped",
+            restarts=died["restarts"],
+            exit_code=died["exit_code"] if died["exit_code"] is not None else state["ExitCode"],
+            out_of_memory=died["out_of_memory"] or bool(state.get("OOMKilled")),
+        )
+    return ServiceStatus(
+        name,
+        str(entry.get("state", "starting")),
+        health=str(entry.get("health") or "starting"),
+        started_at=entry.get("started_at"),
+        memory=entry.get("memory_bytes"),
+        restarts=died["restarts"],
+        exit_code=died["exit_code"],
+        out_of_memory=died["out_of_memory"],
+    )
+
+
+def _exit_code(entry: Mapping[str, Any]) -> int | None:
+    if entry.get("signal"):
+        return -int(entry["signal"])
+    return None if entry.get("exit_code") is None else int(entry["exit_code"])
+
+
+def _labels(stack: Stack) -> dict[str, str]:
+    return {
+        labels.SANDBOX: stack.sandbox_id,
+        labels.PROJECT: stack.project_id,
+        labels.NAME: stack.project_name,
+        labels.PATH: str(stack.root),
+        labels.PORT: str(stack.port),
+    }
+
+
+def _network(stack: Stack) -> str:
+    return f"astro-{stack.project_name}-{stack.sandbox_id}"
+
+
+def _volume(stack: Stack, role: str) -> str:
+    return f"astro-{stack.sandbox_id}-{role}"
+
+
+def _stop_order(container: Mapping[str, Any]) -> int:
+    """Airflow goes first, so that it can still say goodbye to its database."""
+    return container["Labels"].get(labels.SERVICE) == "postgres"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _epoch(timestamp: str | None) -> float | None:
+    """Seconds since the epoch of the engine's RFC 3339 time; None for its zero time."""
+    if not timestamp or timestamp.startswith("0001-"):
+        return None
+    whole, _, fraction = timestamp.rstrip("Z").partition(".")
+    digits = "".join(char for char in fraction if char.isdigit())[:6].ljust(6, "0")
+    return datetime.fromisoformat(f"{whole}.{digits}+00:00").timestamp()

@@ -1,0 +1,352 @@
+"""The one door to the Docker SDK: every call that changes something on an engine goes through `DockerApi`.
+
+The SDK's errors become astro's here, in the user's words. Reading is `engine_http`'s job, which is cheaper.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import signal
+import struct
+import sys
+import tarfile
+import time
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import docker
+import docker.errors
+import docker.tls
+import docker.types
+import requests
+import urllib3.exceptions
+
+from astro_cli.errors import AstroError, EngineError
+from astro_cli.runtime.engine_http import unreachable
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from astro_cli.runtime.endpoint import Endpoint
+    from astro_cli.runtime.plan import ContainerSpec, PrivateFile
+
+CALL_SECONDS = 120
+LOG_CONFIG = {"max-size": "10m", "max-file": "3"}
+
+
+class PortTakenError(AstroError):
+    """The engine could not publish a port; `port` is the one on this host."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} is already in use")
+        self.port = port
+
+
+class DockerApi:
+    """One connection to one engine."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        tls: docker.tls.TLSConfig | bool = False
+        if endpoint.tls_folder is not None:
+            folder = endpoint.tls_folder
+            tls = docker.tls.TLSConfig(
+                client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
+                ca_cert=str(folder / "ca.pem"),
+                verify=True,
+            )
+        with self._translated():
+            self.client = docker.APIClient(
+                base_url=endpoint.url, version="auto", timeout=CALL_SECONDS, tls=tls
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except docker.errors.APIError as exc:
+            raise _explained(exc) from exc
+        except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as exc:
+            raise unreachable(self._endpoint, _system_error(exc) or exc) from exc
+
+    # networks, volumes, images
+
+    def create_network(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a bridge network."""
+        with self._translated():
+            self.client.create_network(name, driver="bridge", labels=dict(labels), check_duplicate=True)
+
+    def remove_network(self, network_id: str) -> None:
+        """Remove a network; one that is already gone is fine."""
+        with self._translated(), _gone_is_fine():
+            self.client.remove_network(network_id)
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a named volume; the engine fills it from the image when a container first uses it."""
+        with self._translated():
+            self.client.create_volume(name, labels=dict(labels))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume; one that is already gone is fine."""
+        with self._translated(), _gone_is_fine():
+            self.client.remove_volume(name, force=True)
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image; one that is gone, or still used elsewhere, is left alone."""
+        with self._translated(), _gone_is_fine(also_conflict=True):
+            self.client.remove_image(image_id, force=False, noprune=False)
+
+    # containers
+
+    def create_container(
+        self, spec: ContainerSpec, *, name: str, network: str, labels: Mapping[str, str]
+    ) -> str:
+        """Create (not start) a container with its private files inside; returns its id."""
+        with self._translated():
+            host_config = self.client.create_host_config(
+                binds=[f"{mount.source}:{mount.target}" for mount in spec.mounts],
+                port_bindings={inside: ("127.0.0.1", outside) for inside, outside in spec.ports.items()},
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges:true"],
+                log_config=docker.types.LogConfig(type="json-file", config=LOG_CONFIG),
+                extra_hosts={"host.docker.internal": "host-gateway"},
+            )
+            networking = self.client.create_networking_config(
+                {network: self.client.create_endpoint_config(aliases=[spec.name])}
+            )
+            container_id = str(
+                self.client.create_container(
+                    image=spec.image,
+                    command=list(spec.command),
+                    name=name,
+                    hostname=spec.name,
+                    user=spec.user,
+                    environment=dict(spec.environment),
+                    ports=list(spec.ports),
+                    labels={**labels, "astro.config-hash": spec.config_hash},
+                    stop_signal="SIGTERM",
+                    host_config=host_config,
+                    networking_config=networking,
+                )["Id"]
+            )
+            self.client.put_archive(container_id, "/", _archive(spec.files))
+        return container_id
+
+    def start_container(self, container_id: str, ports: Sequence[int] = ()) -> None:
+        """Start a container.
+
+        Raises:
+            PortTakenError: one of the host ports it publishes belongs to somebody else.
+        """
+        try:
+            self.client.start(container_id)
+        except docker.errors.APIError as exc:
+            text = str(exc.explanation)
+            if "port is already allocated" in text or "address already in use" in text:
+                port = next((port for port in ports if f":{port}" in text), ports[0] if ports else 0)
+                raise PortTakenError(port) from exc
+            raise _explained(exc) from exc
+        except (docker.errors.DockerException, requests.RequestException) as exc:
+            raise unreachable(self._endpoint, _system_error(exc) or exc) from exc
+
+    def stop_container(self, container_id: str, seconds: int) -> None:
+        """TERM, then KILL after `seconds`; a container that is gone is fine."""
+        with self._translated(), _gone_is_fine():
+            self.client.stop(container_id, timeout=seconds)
+
+    def remove_container(self, container_id: str) -> None:
+        """Kill and remove a container with its anonymous volumes; one that is gone is fine."""
+        with self._translated(), _gone_is_fine(also_conflict=True):
+            self.client.remove_container(container_id, force=True, v=True)
+
+    # commands inside
+
+    def run_inside(
+        self,
+        container_id: str,
+        command: Sequence[str],
+        *,
+        interactive: bool = False,
+        stdin: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command in a running container, its streams joined to ours; returns its exit code.
+
+        With `interactive` the command gets a terminal that follows this one's size, and every key but none of
+        the signals of this process. Otherwise Ctrl-C is passed on as SIGINT.
+        """
+        token = uuid.uuid4().hex
+        with self._translated():
+            exec_id = self.client.exec_create(
+                container_id,
+                list(command),
+                stdin=stdin,
+                tty=interactive,
+                environment={**(environment or {}), "ASTRO_EXEC": token},
+            )["Id"]
+            stream: Any = self.client.exec_start(exec_id, tty=interactive, socket=True)
+            connection: socket.socket = getattr(stream, "_sock", stream)
+            try:
+                if interactive:
+                    with _raw_terminal(), self._following_size(exec_id):
+                        _pump(connection, stdin=True, framed=False)
+                else:
+                    _pump(connection, stdin=stdin, framed=True)
+            except KeyboardInterrupt:
+                self._signal_inside(container_id, token)
+                raise
+            finally:
+                stream.close()
+            return self._exit_code(exec_id)
+
+    def output_of(self, container_id: str, command: Sequence[str]) -> tuple[int, str]:
+        """Run a short command in a running container; returns its exit code and both outputs as text."""
+        with self._translated():
+            exec_id = self.client.exec_create(container_id, list(command))["Id"]
+            output = self.client.exec_start(exec_id)
+            return self._exit_code(exec_id), bytes(output).decode(errors="replace")
+
+    def _exit_code(self, exec_id: str) -> int:
+        for _ in range(50):
+            code = self.client.exec_inspect(exec_id)["ExitCode"]
+            if code is not None:
+                return int(code)
+            time.sleep(0.02)
+        raise AstroError("the command's connection ended before the command did")
+
+    def _signal_inside(self, container_id: str, token: str) -> None:
+        script = 'for p in /proc/[0-9]*; do grep -qs "$0" $p/environ && kill -INT ${p#/proc/}; done; true'
+        self.output_of(container_id, ["sh", "-c", script, f"ASTRO_EXEC={token}"])
+
+    @contextmanager
+    def _following_size(self, exec_id: str) -> Iterator[None]:
+        def resize(*_: object) -> None:
+            size = os.get_terminal_size(sys.stdout.fileno())
+            self.client.exec_resize(exec_id, height=size.lines, width=size.columns)
+
+        before = signal.signal(signal.SIGWINCH, resize)
+        try:
+            resize()
+            yield
+        finally:
+            signal.signal(signal.SIGWINCH, before)
+
+
+@contextmanager
+def _gone_is_fine(*, also_conflict: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except docker.errors.NotFound:
+        pass
+    except docker.errors.APIError as exc:
+        if not (also_conflict and exc.status_code == requests.codes.conflict):
+            raise
+
+
+def _explained(exc: docker.errors.APIError) -> AstroError:
+    text = str(exc.explanation or exc).strip()
+    if "no space left on device" in text:
+        return AstroError(
+            "the Docker engine's disk is full",
+            hint="free some space (`docker system df` shows what takes it), then run the same command again",
+            details=(text,),
+        )
+    if "non-overlapping IPv4 address pool" in text or "fully subnetted" in text:
+        return EngineError(
+            "the Docker engine has no free network address range left",
+            hint="remove unused networks (`docker network prune`), then try again",
+        )
+    if "is not shared from the host" in text or "mounts denied" in text.lower():
+        return EngineError(
+            "the Docker engine may not see the project's folder",
+            hint="share the folder in the engine's settings (File sharing), then try again",
+            details=(text,),
+        )
+    return AstroError(f"the Docker engine refused: {text}")
+
+
+def _system_error(exc: BaseException) -> OSError | None:
+    """The operating system's error at the bottom of what `requests` wraps around it."""
+    seen: list[BaseException] = []
+    queue: list[object] = [exc]
+    while queue:
+        current = queue.pop(0)
+        if not isinstance(current, BaseException) or current in seen:
+            continue
+        seen.append(current)
+        if isinstance(current, OSError) and not isinstance(current, requests.RequestException):
+            return current
+        queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+    return None
+
+
+def _archive(files: Sequence[PrivateFile]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for file in files:
+            content = file.content.encode()
+            member = tarfile.TarInfo(file.path.lstrip("/"))
+            member.size = len(content)
+            member.mode = 0o400
+            member.uid = file.owner
+            member.mtime = int(time.time())
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@contextmanager
+def _raw_terminal() -> Iterator[None]:
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _pump(connection: socket.socket, *, stdin: bool, framed: bool) -> None:
+    """Copy between the command and our streams until the command closes its side.
+
+    `framed` output carries Docker's eight-byte headers, which tell stdout (1) from stderr (2).
+    """
+    import socket as sockets
+
+    outputs = {1: sys.stdout.buffer, 2: sys.stderr.buffer}
+    reading: list[Any] = [connection]
+    if stdin:
+        reading.append(sys.stdin.fileno())
+    pending = b""
+    while True:
+        ready, _, _ = select.select(reading, [], [])
+        if connection in ready:
+            chunk = connection.recv(65536)
+            if not chunk:
+                return
+            if not framed:
+                outputs[1].write(chunk)
+                outputs[1].flush()
+                continue
+            pending += chunk
+            while len(pending) >= 8:
+                channel, length = struct.unpack(">BxxxL", pending[:8])
+                if len(pending) < 8 + length:
+                    break
+                output = outputs.get(channel, outputs[1])
+                output.write(pending[8 : 8 + length])
+                output.flush()
+                pending = pending[8 + length :]
+        elif ready:
+            typed = os.read(sys.stdin.fileno(), 65536)
+            if typed:
+                connection.sendall(typed)
+            else:
+                reading.remove(sys.stdin.fileno())
+                connection.shutdown(sockets.SHUT_WR)

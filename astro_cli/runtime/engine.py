@@ -1,0 +1,197 @@
+"""The Engine Protocol: what runs a stack, and the values that pass between it and the workflows above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from astro_cli.project import Project
+    from astro_cli.services import Stack
+
+
+class Report(Protocol):
+    """How an engine tells what it does; the terminal decides how it looks."""
+
+    def step(self, text: str) -> None:
+        """A new step has begun."""
+
+    def detail(self, text: str) -> None:
+        """A line of output within the current step."""
+
+    def warn(self, text: str) -> None:
+        """Something the user should know, which stops nothing."""
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What answers: for example `Docker`, `20.10.24`, `linux/amd64`."""
+
+    name: str
+    version: str
+    platform: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What `prepare` made for a project to run in.
+
+    Attributes:
+        reference: the engine's own name for it; a Docker image id.
+        airflow_version: the Airflow inside.
+        created: whether it was made now rather than found ready.
+    """
+
+    reference: str
+    airflow_version: str
+    created: bool
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How to prepare: rebuild even if nothing changed, ignore caches, or take a ready image."""
+
+    force: bool = False
+    no_cache: bool = False
+    image_name: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One service as it is now.
+
+    Attributes:
+        state: `running`, `starting`, `backoff` (died, will be tried again), `stopped` or `missing`.
+        health: `healthy`, `unhealthy`, `starting`, or None when the service is not up.
+        started_at: seconds since the epoch, or None.
+        memory: proportional set size in bytes, or None where it cannot be read.
+        restarts: how often it was started again after it died.
+        exit_code: of its last death; negative for a signal, as in `subprocess`.
+        out_of_memory: its last death was the kernel's out-of-memory killer.
+    """
+
+    name: str
+    state: str
+    health: str | None = None
+    started_at: float | None = None
+    memory: int | None = None
+    restarts: int = 0
+    exit_code: int | None = None
+    out_of_memory: bool = False
+
+    @property
+    def died(self) -> bool:
+        """Whether it has ended on its own, even if it is being tried again."""
+        return self.exit_code is not None and self.state in ("backoff", "stopped", "starting")
+
+
+@dataclass(frozen=True)
+class SandboxStatus:
+    """One sandbox as the engine sees it.
+
+    Attributes:
+        state: `running`, `partial` (some of it), or `stopped`.
+        database: `waiting`, `migrating`, `ready`, `newer` (made by a newer Airflow) or `failed`.
+        image_created: seconds since the epoch, or None.
+    """
+
+    sandbox_id: str
+    project_name: str
+    path: str
+    state: str
+    port: int | None
+    services: tuple[ServiceStatus, ...]
+    airflow_version: str | None = None
+    image_created: float | None = None
+    database: str | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Every service runs and says it is well."""
+        return self.state == "running" and all(service.health == "healthy" for service in self.services)
+
+    @property
+    def health(self) -> str:
+        """One word for all services."""
+        if self.state != "running":
+            return self.state
+        return "healthy" if self.healthy else "starting"
+
+
+@dataclass(frozen=True)
+class LogQuery:
+    """Which log lines: of which services (none named: all), how many of the last, since when (epoch seconds)."""
+
+    services: tuple[str, ...] = ()
+    follow: bool = False
+    tail: int | None = None
+    since: float | None = None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of one service; `timestamp` is RFC 3339 as the engine recorded it."""
+
+    timestamp: str
+    service: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing `up` or `down` did or would do, in words: `create container`, `airflow`."""
+
+    action: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.subject}"
+
+
+@dataclass(frozen=True)
+class ExecRequest:
+    """A command to run beside the services, with their environment.
+
+    Attributes:
+        interactive: give it a terminal of its own, and this one's keyboard.
+        stdin: pass this process's standard input on.
+    """
+
+    service: str
+    command: Sequence[str]
+    interactive: bool = False
+    stdin: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Runs stacks. Each verb means the same on every engine; what only one can do stays out of here."""
+
+    name: str
+
+    def check(self) -> EngineInfo:
+        """Say what answers, or raise EngineError with a way out."""
+
+    def prepare(self, project: Project, options: PrepareOptions, report: Report) -> Environment:
+        """Make what the project runs in, if its inputs have changed."""
+
+    def up(self, stack: Stack, environment: Environment, report: Report) -> tuple[Change, ...]:
+        """Make the stack run as described, changing only what differs. Returns what was changed."""
+
+    def down(self, sandbox_id: str, *, data: bool, report: Report) -> tuple[Change, ...]:
+        """Stop everything; with `data` remove it all as well, history and logs included."""
+
+    def restart(self, sandbox_id: str, service: str) -> None:
+        """End one service and start it again."""
+
+    def status(self, sandbox_id: str | None = None) -> tuple[SandboxStatus, ...]:
+        """The sandbox with this id, or every sandbox on this machine. Empty when there is none."""
+
+    def logs(self, sandbox_id: str, query: LogQuery) -> Iterator[LogLine]:
+        """Lines in order of time."""
+
+    def exec(self, sandbox_id: str, request: ExecRequest) -> int:
+        """Run a command beside a running service; returns its exit code."""

@@ -1,0 +1,124 @@
+"""Read-only questions to the Docker Engine API, over the standard library.
+
+Importing the Docker SDK costs three times as much as all the rest of `astro airflow ps`, so the commands that
+only look (`ps`, `list`, `logs`, `version`, a `start` with nothing to do) ask through this door. Everything
+that changes something goes through the SDK in `docker_api`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+from astro_cli.errors import AstroError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from astro_cli.runtime.endpoint import Endpoint
+
+CONNECT_SECONDS = 10.0
+
+
+class NotFound(AstroError):
+    """The engine answers that the thing asked for does not exist."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class EngineReader:
+    """Sends GET requests to one engine.
+
+    Every method raises `EngineError` when the engine does not answer, or refuses us, and `NotFound` for a 404.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    def json(self, path: str, **query: str) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
+        """The decoded answer to `GET path`."""
+        return json.loads(self.bytes(path, **query))
+
+    def bytes(self, path: str, **query: str) -> bytes:
+        """The whole body of the answer to `GET path`."""
+        return b"".join(self.stream(path, timeout=CONNECT_SECONDS, **query))
+
+    def stream(self, path: str, *, timeout: float | None = None, **query: str) -> Iterator[bytes]:
+        """The body of the answer, as it arrives. `timeout` in seconds is for each read; None waits for ever."""
+        target = f"{path}?{urlencode(query)}" if query else path
+        connection = self._connection(timeout)
+        try:
+            try:
+                connection.request("GET", target)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as exc:
+                raise unreachable(self.endpoint, exc) from exc
+            if response.status == http.HTTPStatus.NOT_FOUND:
+                raise NotFound(_message(response.read()))
+            if response.status >= http.HTTPStatus.BAD_REQUEST:
+                raise EngineError(f"the Docker engine refused: {_message(response.read())}")
+            try:
+                while chunk := response.read1(65536):
+                    yield chunk
+            except (OSError, http.client.HTTPException) as exc:
+                raise unreachable(self.endpoint, exc) from exc
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
+        if self.endpoint.socket is not None:
+            return _UnixConnection(str(self.endpoint.socket), timeout)
+        parts = urlsplit(self.endpoint.url)
+        if parts.scheme in ("tcp", "http") and self.endpoint.tls_folder is None and parts.hostname:
+            return http.client.HTTPConnection(parts.hostname, parts.port or 2375, timeout=timeout)
+        if parts.scheme in ("tcp", "https") and self.endpoint.tls_folder is not None and parts.hostname:
+            import ssl
+
+            context = ssl.create_default_context(cafile=str(self.endpoint.tls_folder / "ca.pem"))
+            context.load_cert_chain(self.endpoint.tls_folder / "cert.pem", self.endpoint.tls_folder / "key.pem")
+            return http.client.HTTPSConnection(
+                parts.hostname, parts.port or 2376, timeout=timeout, context=context
+            )
+        raise EngineError(
+            f"the engine address {self.endpoint.url} (from {self.endpoint.source}) is not one astro can run a "
+            "sandbox on",
+            hint="use a local engine (unix://…) or a tcp://… address",
+        )
+
+
+def unreachable(endpoint: Endpoint, cause: BaseException) -> EngineError:
+    """The error for an engine that does not answer, by what the operating system said."""
+    where = f"{endpoint.url} (from {endpoint.source})"
+    if isinstance(cause, PermissionError):
+        return EngineError(
+            f"no permission to use the Docker engine at {where}",
+            hint="add yourself to its group (`sudo usermod -aG docker $USER`, then log in again)",
+        )
+    if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
+        return EngineError(
+            f"no Docker engine answers at {where}",
+            hint="start Docker (or Podman, Colima, OrbStack), then try again",
+        )
+    return EngineError(
+        f"lost the connection to the Docker engine at {where}: {cause or type(cause).__name__}",
+        hint="see whether the engine still runs, then run the same command again",
+    )
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace").strip() or "no reason given"
