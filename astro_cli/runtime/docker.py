@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
+import signal
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -147,7 +147,23 @@ class DockerEngine:
             self.api.stop_container(container_id, STOP_SECONDS)
             self.api.start_container(container_id)
 
+    def tidy(self, sandbox_id: str, environment: Environment) -> None:
+        """See `Engine.tidy`."""
+        for built in self._list("/images/json", sandbox_id):
+            if built["Id"] != environment.reference:
+                self.api.remove_image(built["Id"])
+
     # looking
+
+    def port_holder(self, port: int) -> str | None:
+        """See `Engine.port_holder`."""
+        for container in self.reader.json("/containers/json"):
+            if any(published.get("PublicPort") == port for published in container.get("Ports") or []):
+                marks = container.get("Labels") or {}
+                if labels.SANDBOX in marks:
+                    return f"the sandbox of {marks.get(labels.NAME)} ({marks.get(labels.PATH)})"
+                return f"container `{container['Names'][0].lstrip('/')}`"
+        return None
 
     def status(self, sandbox_id: str | None = None) -> tuple[SandboxStatus, ...]:
         """See `Engine.status`."""
@@ -234,7 +250,7 @@ class DockerEngine:
     def _database_image(self, airflow_version: str) -> str:
         from astro_cli import image
 
-        return str(self.reader.json(f"/images/{image.database_image(airflow_version)}/json")["Id"])
+        return str(self.reader.json(f"/images/{image.postgres_image(airflow_version)}/json")["Id"])
 
     # acting on the plan
 
@@ -444,7 +460,7 @@ def _service_status(name: str, container: Mapping[str, Any] | None, told: Mappin
         str(entry.get("state", "starting")),
         health=str(entry.get("health") or "starting"),
         started_at=entry.get("started_at"),
-        memory=entry.get("memory_bytes"),
+        memory=entry.get("memory"),
         restarts=died["restarts"],
         exit_code=died["exit_code"],
         out_of_memory=died["out_of_memory"],
@@ -453,7 +469,7 @@ def _service_status(name: str, container: Mapping[str, Any] | None, told: Mappin
 
 def _exit_code(entry: Mapping[str, Any]) -> int | None:
     if entry.get("signal"):
-        return -int(entry["signal"])
+        return -signal.Signals[entry["signal"]].value
     return None if entry.get("exit_code") is None else int(entry["exit_code"])
 
 

@@ -25,6 +25,7 @@ import requests
 import urllib3.exceptions
 
 from astro_cli.errors import AstroError, EngineError
+from astro_cli.runtime.engine import PortTakenError
 from astro_cli.runtime.engine_http import unreachable
 
 if TYPE_CHECKING:
@@ -36,14 +37,6 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = 120
 LOG_CONFIG = {"max-size": "10m", "max-file": "3"}
-
-
-class PortTakenError(AstroError):
-    """The engine could not publish a port; `port` is the one on this host."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(f"port {port} is already in use")
-        self.port = port
 
 
 class DockerApi:
@@ -128,7 +121,6 @@ class DockerApi:
                     environment=dict(spec.environment),
                     ports=list(spec.ports),
                     labels={**labels, "astro.config-hash": spec.config_hash},
-                    stop_signal="SIGTERM",
                     host_config=host_config,
                     networking_config=networking,
                 )["Id"]

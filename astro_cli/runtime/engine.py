@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from astro_cli.errors import AstroError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from astro_cli.project import Project
     from astro_cli.services import Stack
+
+
+class PortTakenError(AstroError):
+    """The engine could not publish a port; `port` is the one on this host."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} is already in use")
+        self.port = port
 
 
 class Report(Protocol):
@@ -186,6 +196,12 @@ class Engine(Protocol):
 
     def restart(self, sandbox_id: str, service: str) -> None:
         """End one service and start it again."""
+
+    def tidy(self, sandbox_id: str, environment: Environment) -> None:
+        """Remove what earlier environments of this sandbox left behind."""
+
+    def port_holder(self, port: int) -> str | None:
+        """What of this engine's holds a port of this host, in words; None when nothing does."""
 
     def status(self, sandbox_id: str | None = None) -> tuple[SandboxStatus, ...]:
         """The sandbox with this id, or every sandbox on this machine. Empty when there is none."""

@@ -47,15 +47,15 @@ class EngineReader:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
 
-    def json(self, path: str, **query: str) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
+    def json(self, path: str, /, **query: str) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
         """The decoded answer to `GET path`."""
         return json.loads(self.bytes(path, **query))
 
-    def bytes(self, path: str, **query: str) -> bytes:
+    def bytes(self, path: str, /, **query: str) -> bytes:
         """The whole body of the answer to `GET path`."""
         return b"".join(self.stream(path, timeout=CONNECT_SECONDS, **query))
 
-    def stream(self, path: str, *, timeout: float | None = None, **query: str) -> Iterator[bytes]:
+    def stream(self, path: str, /, *, timeout: float | None = None, **query: str) -> Iterator[bytes]:
         """The body of the answer, as it arrives. `timeout` in seconds is for each read; None waits for ever."""
         target = f"{path}?{urlencode(query)}" if query else path
         connection = self._connection(timeout)

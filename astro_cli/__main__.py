@@ -1,0 +1,5 @@
+"""`python -m astro_cli` is `astro`."""
+
+from astro_cli.cli import main
+
+main()

@@ -1,0 +1,97 @@
+"""`App`: what every command is handed. Made once a run; opens things only when asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from astro_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from astro_cli.console import Console
+    from astro_cli.project import Project
+    from astro_cli.runtime.engine import Engine
+    from astro_cli.sandbox import Sandbox
+    from astro_cli.settings import Settings
+
+
+class App:
+    """The global options of this run, and the way to what they lead to.
+
+    Attributes:
+        environ: this process's environment.
+        project_dir: folder given with `-C`, or None for the present one.
+        assume_yes: answer every question with yes.
+        no_input: never ask; a question without an answer is an error.
+    """
+
+    def __init__(self, console: Console, environ: Mapping[str, str]) -> None:
+        self.console = console
+        self.environ = environ
+        self.project_dir: Path | None = None
+        self.assume_yes = False
+        self.no_input = False
+
+    @property
+    def start_dir(self) -> Path:
+        """The folder from which the project is searched upwards."""
+        folder = (self.project_dir or Path.cwd()).absolute()
+        if not folder.is_dir():
+            raise UsageError(f"the folder {folder} does not exist", hint="give an existing one with -C")
+        return folder
+
+    @cached_property
+    def project(self) -> Project:
+        """The project in or above the start folder."""
+        from astro_cli.project import find_project
+
+        return find_project(self.start_dir)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings as they hold in the project, if there is one, else on this machine."""
+        from astro_cli.project import locate
+        from astro_cli.settings import load_settings
+
+        root = locate(self.start_dir)
+        return load_settings(self.environ, project_root=root)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What runs sandboxes here."""
+        from astro_cli.runtime.docker import DockerEngine
+
+        return DockerEngine(self.environ, self.settings)
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox of the project."""
+        from astro_cli.sandbox import Sandbox
+
+        return Sandbox(self.project, self.engine, self.settings, self.environ)
+
+    def confirm(self, question: str, *, flag: str = "--yes") -> bool:
+        """Ask a yes/no question on the terminal.
+
+        Raises:
+            UsageError: nobody can be asked; the message names the flag that answers.
+        """
+        if self.assume_yes:
+            return True
+        if self.no_input or not sys.stdin.isatty():
+            raise UsageError(f"{question} Nobody is here to answer", hint=f"add `{flag}` to say yes")
+        import typer
+
+        return typer.confirm(question, default=False, err=True)
+
+
+def has_display(environ: Mapping[str, str]) -> bool:
+    """Whether a browser window can open here."""
+    return sys.platform == "darwin" or bool(
+        environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY") or os.name == "nt"
+    )

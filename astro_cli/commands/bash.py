@@ -1,0 +1,26 @@
+"""`astro airflow bash`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from astro_cli.commands.options import obj, started
+
+
+def bash(
+    ctx: typer.Context,
+    service: Annotated[str, typer.Argument(help="Beside this service.")] = "scheduler",
+) -> None:
+    """Open a shell beside a service; its exit code is passed on. Without a terminal, commands come from stdin."""
+    from astro_cli.runtime.engine import ExecRequest
+    from astro_cli.services import service_names
+
+    app = obj(ctx)
+    (name,) = service_names([service])
+    started(app)
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    request = ExecRequest(service=name, command=["bash"], interactive=interactive)
+    raise typer.Exit(app.engine.exec(app.sandbox.state.sandbox_id, request))

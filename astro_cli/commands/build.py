@@ -1,0 +1,28 @@
+"""`astro airflow build`."""
+
+from __future__ import annotations
+
+import typer
+
+from astro_cli.commands.options import ForceBuild, ImageName, NoCache, obj
+
+
+def build(
+    ctx: typer.Context, force: ForceBuild = False, no_cache: NoCache = False, image_name: ImageName = None
+) -> None:
+    """Build the project's image, if its inputs have changed, and start nothing."""
+    from astro_cli.runtime.engine import PrepareOptions
+
+    app = obj(ctx)
+    options = PrepareOptions(force=force or no_cache, no_cache=no_cache, image_name=image_name)
+    with app.console.progress() as report:
+        environment = app.sandbox.build(options, report)
+    what = "built" if environment.created else "the image is up to date"
+    app.console.result(
+        {
+            "image": environment.reference,
+            "airflow_version": environment.airflow_version,
+            "built": environment.created,
+        },
+        lambda: app.console.line(f"{what}: {environment.reference.removeprefix('sha256:')[:12]}"),
+    )

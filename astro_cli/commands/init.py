@@ -1,0 +1,62 @@
+"""`astro airflow init`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from astro_cli.commands.options import obj
+
+
+def init(
+    ctx: typer.Context,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Make this folder and initialise in it.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The project's name. Default: the folder's.", show_default=False)
+    ] = None,
+    template: Annotated[str, typer.Option("--template", "-t", help="What to start from.")] = "default",
+    airflow_version: Annotated[
+        str | None,
+        typer.Option("--airflow-version", "-a", help="Airflow for the Dockerfile.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Go on in a folder that holds other files.")] = False,
+) -> None:
+    """Write a new project. Files that exist are never overwritten."""
+    from astro_cli.scaffold import init_project
+
+    app = obj(ctx)
+    root = app.start_dir / folder if folder else app.start_dir
+    may_ask = sys.stdin.isatty() and not app.no_input
+    report = init_project(
+        root,
+        name=name,
+        template=template,
+        airflow_version=airflow_version,
+        may_fill=lambda: force or app.assume_yes or (may_ask and app.confirm(f"{root} is not empty. Go on?")),
+    )
+    console = app.console
+
+    def show() -> None:
+        for path in report.created:
+            console.line(f"  created  {path}")
+        for path in report.kept:
+            console.line(f"  kept     {path}")
+        here = Path.cwd() == root
+        console.note()
+        console.note(f"{report.name} is ready in {root}. Next:")
+        console.note(f"  {'' if here else f'cd {folder or root} && '}astro airflow start")
+
+    console.result(
+        {
+            "name": report.name,
+            "path": str(root),
+            "created": [str(path) for path in report.created],
+            "kept": [str(path) for path in report.kept],
+        },
+        show,
+    )

@@ -1,0 +1,61 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from astro_cli.app import App
+    from astro_cli.runtime.engine import SandboxStatus
+
+EnvFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--env", "-e", help="Environment file; may be given several times. Default: .env", show_default=False),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings-file", "-s", help="Objects file. Default: airflow_settings.yaml", show_default=False),
+]
+ForceBuild = Annotated[bool, typer.Option("--build", help="Build the image even if its inputs are unchanged.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Build every step anew.")]
+ImageName = Annotated[
+    str | None,
+    typer.Option("--image-name", "-i", help="Use this local image; build nothing.", show_default=False),
+]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        "--wait", min=1, metavar="SECONDS", help="Time allowed to become healthy. Default: 120", show_default=False
+    ),
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return as soon as everything is started.")]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", "-n", help="Do not open the web UI.")]
+ServiceNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SERVICE]...", help="Services; all when none is named.", show_default=False),
+]
+
+
+def obj(ctx: typer.Context) -> App:
+    """The `App` of this run."""
+    app: App = ctx.find_root().obj
+    return app
+
+
+def started(app: App) -> SandboxStatus:
+    """The project's sandbox, which must have been started once.
+
+    Raises:
+        AstroError: it never was.
+    """
+    from astro_cli.errors import AstroError
+
+    status = app.sandbox.status()
+    if status is None:
+        raise AstroError(
+            f"the project `{app.project.name}` has no sandbox yet", hint="make it with `astro airflow start`"
+        )
+    return status

@@ -1,0 +1,40 @@
+"""Turns the last lines of a service that died into the one thing worth trying. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astro_cli.runtime.engine import ServiceStatus
+
+_MISSING_MODULE = re.compile(r"(?:ModuleNotFoundError|ImportError): .*?'([\w.]+)'")
+_BAD_SETTING = re.compile(r"AirflowConfigException: (.+)")
+
+
+def describe_death(service: ServiceStatus) -> str:
+    """What happened, as the end of a sentence: `was killed: out of memory`, `ended with exit code 1`."""
+    if service.out_of_memory:
+        return "was killed by the kernel: out of memory"
+    if service.exit_code is not None and service.exit_code < 0:
+        return f"was ended by signal {-service.exit_code}"
+    return f"ended with exit code {service.exit_code}"
+
+
+def suggest_fix(service: ServiceStatus, lines: Sequence[str]) -> str:
+    """One suggestion, by the first thing in the lines that explains the death."""
+    text = "\n".join(lines)
+    if service.out_of_memory:
+        return "give the Docker engine more memory, or lower `sandbox.parallelism` in .astro/config.yaml"
+    if found := _MISSING_MODULE.search(text):
+        module = found.group(1).partition(".")[0]
+        return f"`{module}` is not installed: add its package to requirements.txt, then `astro airflow start`"
+    if found := _BAD_SETTING.search(text):
+        return f"a setting is wrong ({found.group(1).strip()}): look for AIRFLOW__… in .env and the Dockerfile"
+    if "No space left on device" in text:
+        return "the Docker engine's disk is full: `docker system df` shows what takes the space"
+    if "address already in use" in text.lower():
+        return "a second program in the container uses the port: remove AIRFLOW__API__PORT from .env"
+    return f"read the whole log with `astro airflow logs {service.name}`"

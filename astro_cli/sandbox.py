@@ -1,0 +1,355 @@
+"""The workflows of one sandbox: what `start`, `stop`, `kill` and the others do, step by step, on any engine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from astro_cli import ports
+from astro_cli.airflow import PROJECT_FOLDERS, RESERVED
+from astro_cli.diagnosis import describe_death, suggest_fix
+from astro_cli.envfile import read_env_files
+from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError
+from astro_cli.objects import NO_OBJECTS, load_objects
+from astro_cli.runtime.engine import Change, Environment, LogQuery, PortTakenError, PrepareOptions
+from astro_cli.services import build_stack
+from astro_cli.state import SandboxState
+from astro_cli.wait import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from astro_cli.objects import Objects
+    from astro_cli.project import Project
+    from astro_cli.runtime.engine import Engine, Report, SandboxStatus, ServiceStatus
+    from astro_cli.services import Stack
+    from astro_cli.settings import Settings
+
+DATABASE_HOST = "postgres"
+LAST_LINES = 15
+POLL_SECONDS = 0.3
+WATCH_DEATHS_SECONDS = 1.0
+PORT_TRIES = 5
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """How to start; None leaves the choice to settings and what is remembered.
+
+    Attributes:
+        port: host port for the web UI; taken is an error.
+        expose_db: host port for Postgres, or None to keep it unpublished.
+        env_files: files of environment variables, later ones winning; empty means `.env` if it exists.
+        settings_file: the objects file instead of `airflow_settings.yaml`.
+        wait_seconds: how long to wait for health; 0 does not wait.
+    """
+
+    port: int | None = None
+    expose_db: int | None = None
+    env_files: tuple[Path, ...] = ()
+    settings_file: Path | None = None
+    wait_seconds: float = 0.0
+    prepare: PrepareOptions = field(default_factory=PrepareOptions)
+
+
+@dataclass(frozen=True)
+class StartResult:
+    """What a start did. `changes` is empty when everything ran already."""
+
+    url: str
+    port: int
+    seconds: float
+    changes: tuple[Change, ...]
+    built: bool
+    healthy: bool
+    airflow_version: str
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The project's own files, read and checked before anything is touched."""
+
+    environment: Mapping[str, str]
+    objects: Objects
+    objects_hash: str
+    folders: tuple[str, ...]
+
+
+class Sandbox:
+    """The sandbox of one project on one engine."""
+
+    def __init__(
+        self, project: Project, engine: Engine, settings: Settings, environ: Mapping[str, str]
+    ) -> None:
+        self._project = project
+        self._engine = engine
+        self._settings = settings
+        self._environ = environ
+        self.state = SandboxState(project.root)
+
+    # workflows
+
+    def build(self, options: PrepareOptions, report: Report) -> Environment:
+        """Make what the project runs in, and start nothing."""
+        with self.state.lock("build"), _interruptible("nothing was started and the old image is unchanged"):
+            self._engine.check()
+            return self._engine.prepare(self._project, options, report)
+
+    def start(self, options: StartOptions, report: Report) -> StartResult:
+        """Make the sandbox run as the project describes it, and wait until it is healthy.
+
+        Raises:
+            ProjectError: one of the project's files is wrong; nothing was touched.
+            UnhealthyError: a service died, or the time was up; the rest goes on running.
+            LockedError: another run works on this sandbox.
+        """
+        began = time.monotonic()
+        with self.state.lock("start"):
+            inputs = self._read_inputs(options, report)
+            with _interruptible("nothing was started and the old image is unchanged"):
+                self._engine.check()
+                environment = self._engine.prepare(self._project, options.prepare, report)
+            with _interruptible(
+                "the sandbox may be partly started; `astro airflow start` completes it, "
+                "`astro airflow stop` ends it"
+            ):
+                stack, changes = self._bring_up(options, inputs, environment, report)
+            healthy = False
+            if options.wait_seconds > 0:
+                with _interruptible(
+                    "the sandbox goes on starting; `astro airflow ps` shows it, `astro airflow stop` ends it"
+                ):
+                    self._wait_until_healthy(stack, environment, changes, options.wait_seconds, report)
+                    self._apply_objects(stack, inputs, changes, report)
+                    if changes:
+                        self._engine.tidy(stack.sandbox_id, environment)
+                healthy = True
+        return StartResult(
+            url=stack.url,
+            port=stack.port,
+            seconds=time.monotonic() - began,
+            changes=changes,
+            built=environment.created,
+            healthy=healthy,
+            airflow_version=environment.airflow_version,
+        )
+
+    def stop(self, report: Report) -> tuple[Change, ...]:
+        """End all services; data, logs and images stay."""
+        with self.state.lock("stop"):
+            return self._engine.down(self.state.sandbox_id, data=False, report=report)
+
+    def kill(self, report: Report) -> tuple[Change, ...]:
+        """End all services and remove everything of this sandbox, its history included."""
+        with self.state.lock("kill"):
+            changes = self._engine.down(self.state.sandbox_id, data=True, report=report)
+            self.state.forget()
+            return changes
+
+    def restart_service(self, service: str) -> None:
+        """End one service and start it again; the others go on."""
+        with self.state.lock("restart"):
+            self._engine.restart(self.state.sandbox_id, service)
+
+    # looking
+
+    def status(self) -> SandboxStatus | None:
+        """The sandbox as it is now, or None when it was never started."""
+        return next(iter(self._engine.status(self.state.sandbox_id)), None)
+
+    # the steps of a start
+
+    def _read_inputs(self, options: StartOptions, report: Report) -> _Inputs:
+        root = self._project.root
+        files = options.env_files or tuple(path for path in [root / ".env"] if path.exists())
+        environment = read_env_files(files, self._environ)
+        for name in RESERVED:
+            if name in environment:
+                report.warn(f"{name} in the environment file is not used: the sandbox sets it itself")
+        path = options.settings_file or root / "airflow_settings.yaml"
+        if options.settings_file and not path.exists():
+            raise ProjectError(
+                f"the settings file {path} does not exist", hint="give an existing file with --settings-file"
+            )
+        known = {**self._environ, **environment}
+        objects = load_objects(path, known) if path.exists() else NO_OBJECTS
+        if not (root / "dags").is_dir():
+            raise ProjectError(
+                f"the project has no folder `dags` ({root / 'dags'})",
+                hint="make it (`mkdir dags`), or write the missing files with `astro airflow init --force`",
+            )
+        return _Inputs(
+            environment=environment,
+            objects=objects,
+            objects_hash=hashlib.sha256(repr(objects).encode()).hexdigest(),
+            folders=tuple(folder for folder in PROJECT_FOLDERS if (root / folder).is_dir()),
+        )
+
+    def _bring_up(
+        self, options: StartOptions, inputs: _Inputs, environment: Environment, report: Report
+    ) -> tuple[Stack, tuple[Change, ...]]:
+        running = self._running_port()
+        for _ in range(PORT_TRIES):
+            port = self._choose_port(options.port, running, report)
+            stack = self._stack(options, inputs, port)
+            try:
+                changes = self._engine.up(stack, environment, report)
+            except PortTakenError as exc:  # somebody took it between our look and the engine's
+                if options.port is not None or exc.port != port:
+                    raise self._port_error(exc.port) from exc
+                continue
+            self.state.remember(port=port, expose_db=options.expose_db)
+            return stack, changes
+        raise AstroError("no port stayed free long enough to publish the web UI", hint="choose one with --port")
+
+    def _stack(self, options: StartOptions, inputs: _Inputs, port: int) -> Stack:
+        return build_stack(
+            sandbox_id=self.state.sandbox_id,
+            project_id=self._project.project_id,
+            project_name=self._project.name,
+            root=self._project.root,
+            folders=inputs.folders,
+            port=port,
+            database_port=options.expose_db,
+            database_host=DATABASE_HOST,
+            parallelism=self._settings.number("sandbox.parallelism") or _default_parallelism(),
+            secrets=self.state.secrets(),
+            user_environment=inputs.environment,
+        )
+
+    def _running_port(self) -> int | None:
+        status = self.status()
+        return status.port if status and status.state != "stopped" else None
+
+    def _choose_port(self, wanted: int | None, running: int | None, report: Report) -> int:
+        """The port asked for, else the running sandbox's, the remembered one, or the next that is free."""
+        if wanted is None:
+            wanted = self._settings.number("sandbox.port")
+        if wanted is not None:
+            if wanted != running and not ports.is_free(wanted):
+                raise self._port_error(wanted)
+            return wanted
+        if running is not None:
+            return running
+        remembered = self.state.get("port")
+        first = remembered if isinstance(remembered, int) else 8080
+        port = ports.next_free(first)
+        if port is None:
+            raise AstroError(f"no free port was found from {first} upwards", hint="choose one with --port")
+        if port != first:
+            report.warn(f"port {first} is in use by {self._holder(first)}; this sandbox gets {port}")
+        return port
+
+    def _port_error(self, port: int) -> AstroError:
+        return AstroError(
+            f"port {port} is already in use by {self._holder(port)}",
+            hint=f"stop it, or choose another port: `astro airflow start --port {ports.next_free(port + 1)}`",
+        )
+
+    def _holder(self, port: int) -> str:
+        return self._engine.port_holder(port) or ports.holder(port) or "another program"
+
+    def _wait_until_healthy(
+        self,
+        stack: Stack,
+        environment: Environment,
+        changes: tuple[Change, ...],
+        seconds: float,
+        report: Report,
+    ) -> None:
+        if not changes:
+            status = self.status()
+            if status is not None and status.healthy:
+                return
+        from astro_cli.airflow_api import AirflowApi
+
+        report.step("wait for Airflow")
+        last_look = 0.0
+        with AirflowApi(stack.url) as api:
+
+            def ready() -> bool | None:
+                nonlocal last_look
+                if time.monotonic() - last_look >= WATCH_DEATHS_SECONDS:
+                    last_look = time.monotonic()
+                    self._fail_if_dead(report)
+                is_ready = api.is_ready(
+                    instance_name=stack.project_name, version=environment.airflow_version
+                )
+                return True if is_ready else None
+
+            if wait_until(ready, seconds=seconds, pause=POLL_SECONDS) is None:
+                self._fail_if_dead(report)
+                raise self._timeout_error(seconds)
+
+    def _fail_if_dead(self, report: Report) -> None:
+        status = self.status()
+        if status is None:
+            raise UnhealthyError(
+                "the sandbox's containers are gone: something removed them while they started",
+                hint="run `astro airflow start` again",
+            )
+        if status.database == "newer":
+            raise ProjectError(
+                "the sandbox's database was made by a newer Airflow than the project's",
+                hint="raise the version in the Dockerfile's FROM line, or delete the sandbox's data with "
+                "`astro airflow kill`",
+            )
+        report.detail(", ".join(f"{s.name} {s.health or s.state}" for s in status.services))
+        dead = next((service for service in status.services if service.died), None)
+        if dead is not None:
+            raise self._death_error(dead)
+
+    def _death_error(self, dead: ServiceStatus) -> UnhealthyError:
+        lines = self._last_lines(dead.name) or self._last_lines("migrate") or self._last_lines("astro")
+        return UnhealthyError(
+            f"`{dead.name}` {describe_death(dead)}", hint=suggest_fix(dead, lines), details=lines
+        )
+
+    def _timeout_error(self, seconds: float) -> UnhealthyError:
+        status = self.status()
+        late = [s.name for s in status.services if s.health != "healthy"] if status else []
+        return UnhealthyError(
+            f"not healthy after {seconds:.0f} seconds; still waiting for {', '.join(late) or 'the web UI'}",
+            hint="it goes on starting: wait longer with `astro airflow start --wait 300`, or look with "
+            f"`astro airflow logs {late[0] if late else ''}`".rstrip(),
+            details=self._last_lines(late[0]) if late else (),
+        )
+
+    def _last_lines(self, service: str) -> tuple[str, ...]:
+        query = LogQuery(services=(service,), tail=LAST_LINES)
+        return tuple(line.text for line in self._engine.logs(self.state.sandbox_id, query))
+
+    def _apply_objects(
+        self, stack: Stack, inputs: _Inputs, changes: tuple[Change, ...], report: Report
+    ) -> None:
+        """Write connections, variables and pools, unless this database has these very ones already."""
+        fresh = any(change.subject == "volume database" for change in changes)
+        if self.state.get("objects") == inputs.objects_hash and not fresh:
+            return
+        if inputs.objects != NO_OBJECTS:
+            from astro_cli.airflow_api import AirflowApi
+
+            report.step("write connections, variables and pools")
+            with AirflowApi(stack.url) as api:
+                for collection, bodies in inputs.objects.api_bodies().items():
+                    api.upsert(collection, bodies)
+        self.state.remember(objects=inputs.objects_hash)
+
+
+@contextmanager
+def _interruptible(state: str) -> Iterator[None]:
+    """Give Ctrl-C a sentence that says in what state it leaves things."""
+    try:
+        yield
+    except KeyboardInterrupt as exc:
+        raise Interrupted("interrupted", hint=state) from exc
+
+
+def _default_parallelism() -> int:
+    """Tasks at once: two for each processor, at most eight; every one costs an idle process."""
+    return min(2 * (os.cpu_count() or 2), 8)

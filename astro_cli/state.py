@@ -1,0 +1,146 @@
+"""What astro keeps for one sandbox outside the project: its identity, secrets, port and lock.
+
+A sandbox belongs to a checkout, not to a path: the id lives in `.astro/checkout`, which git ignores. Moving the
+folder keeps its sandbox; a second clone or worktree has none yet; a copied folder is noticed (the original still
+claims the id from its own path) and gets a sandbox of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from astro_cli.errors import LockedError
+from astro_cli.paths import make_private_dir, read_json, sandbox_dir, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHECKOUT_FILE = Path(".astro/checkout")
+ID_BYTES = 5
+
+
+class SandboxState:
+    """The kept state of the sandbox of one project folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @cached_property
+    def sandbox_id(self) -> str:
+        """Ten hexadecimal digits; made and written down when the folder has none."""
+        claimed = _read_id(self._root)
+        if claimed and not self._belongs_elsewhere(claimed):
+            self._claim(claimed)
+            return claimed
+        fresh = secrets.token_hex(ID_BYTES)
+        try:
+            write_atomic(self._root / CHECKOUT_FILE, f"{fresh}\n", mode=0o644)
+        except OSError:  # a read-only project: its path is all there is to know it by
+            fresh = path_id(self._root)
+        self._claim(fresh)
+        return fresh
+
+    def _belongs_elsewhere(self, claimed: str) -> bool:
+        home = read_json(sandbox_dir(claimed) / "state.json").get("path")
+        if not isinstance(home, str) or Path(home) == self._root:
+            return False
+        return _read_id(Path(home)) == claimed and not _same_folder(Path(home), self._root)
+
+    def _claim(self, sandbox_id: str) -> None:
+        path = sandbox_dir(sandbox_id) / "state.json"
+        known = read_json(path)
+        if known.get("path") != str(self._root):
+            write_atomic(path, json.dumps({**known, "path": str(self._root)}))
+
+    @property
+    def folder(self) -> Path:
+        """The private folder of this sandbox."""
+        return sandbox_dir(self.sandbox_id)
+
+    def get(self, key: str) -> Any:  # noqa: ANN401 - whatever `remember` was given
+        """A remembered value, or None."""
+        return read_json(self.folder / "state.json").get(key)
+
+    def remember(self, **values: object) -> None:
+        """Keep JSON values under their names; None forgets one."""
+        known = {**read_json(self.folder / "state.json"), **values}
+        write_atomic(
+            self.folder / "state.json", json.dumps({k: v for k, v in known.items() if v is not None})
+        )
+
+    def secrets(self) -> dict[str, str]:
+        """The sandbox's own random secrets, made once and kept: `database`, `fernet`, `jwt`, `api`."""
+        path = self.folder / "secrets.json"
+        known = read_json(path)
+        missing = {name: make() for name, make in _SECRETS.items() if not isinstance(known.get(name), str)}
+        if missing:
+            known.update(missing)
+            write_atomic(path, json.dumps(known))
+        return {name: str(known[name]) for name in _SECRETS}
+
+    @contextmanager
+    def lock(self, purpose: str) -> Iterator[None]:
+        """Hold this sandbox against other runs of astro that would change it.
+
+        Raises:
+            LockedError: another run holds it; the message says which.
+        """
+        from filelock import FileLock, Timeout
+
+        holder = make_private_dir(self.folder) / "holder"
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as exc:
+            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another run of astro"
+            raise LockedError(
+                f"{who} is working on this sandbox right now",
+                hint="wait until it is done, or end it, then run the same command again",
+            ) from exc
+        try:
+            write_atomic(holder, f"`astro airflow {purpose}` (process {os.getpid()})")
+            yield
+        finally:
+            lock.release()
+
+    def forget(self) -> None:
+        """Remove everything kept for this sandbox except its lock and its secrets' folder."""
+        for name in ("state.json", "secrets.json", "holder"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+_SECRETS = {
+    "database": lambda: secrets.token_hex(24),
+    "fernet": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "jwt": lambda: secrets.token_urlsafe(48),
+    "api": lambda: secrets.token_urlsafe(48),
+}
+
+
+def path_id(root: Path) -> str:
+    """An id from the folder's path alone, for a folder that cannot be written to."""
+    import hashlib
+
+    return hashlib.sha256(str(root).encode()).hexdigest()[: 2 * ID_BYTES]
+
+
+def _read_id(root: Path) -> str | None:
+    try:
+        text = (root / CHECKOUT_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return text if len(text) == 2 * ID_BYTES and all(c in "0123456789abcdef" for c in text) else None
+
+
+def _same_folder(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False

@@ -1,0 +1,49 @@
+"""What every test needs: a home of its own, and the Docker engine of the run."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Read before any test changes the environment.
+_ENGINE_URL = os.environ.get("DOCKER_HOST", "")
+_NO_ENGINE = os.environ.get(
+    "ASTRO_TEST_NO_ENGINE", "DOCKER_HOST is not set; scripts/test finds or brings an engine"
+)
+
+_CLEARED = ("ASTRO_", "XDG_", "DOCKER_", "AIRFLOW_")
+_CLEARED_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SUDO_USER")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder; nothing of the user's own configuration reaches a test, and no test reaches it."""
+    for name in list(os.environ):
+        if name.startswith(_CLEARED) or name in _CLEARED_NAMES:
+            monkeypatch.delenv(name)
+    path = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def engine_url() -> Iterator[str]:
+    """The address of a Docker engine that answers; without one the test is skipped and says why."""
+    if not _ENGINE_URL:
+        pytest.skip(_NO_ENGINE)
+    import docker
+
+    client = docker.DockerClient(base_url=_ENGINE_URL, timeout=10)
+    try:
+        client.ping()
+    except docker.errors.DockerException as exc:
+        pytest.fail(f"the Docker engine at {_ENGINE_URL} does not answer: {exc}")
+    finally:
+        client.close()
+    yield _ENGINE_URL
