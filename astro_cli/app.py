@@ -66,7 +66,7 @@ class App:
         """What runs sandboxes here."""
         from astro_cli.runtime.docker import DockerEngine
 
-        return DockerEngine(self.environ, self.settings)
+        return DockerEngine(self.environ, lambda: self.settings)
 
     @property
     def sandbox(self) -> Sandbox:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +15,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from astro_cli.app import App
-from astro_cli.commands import COMMANDS, ROOT_ONLY, TOP_LEVEL
+from astro_cli.commands import AIRFLOW_COMMANDS, ROOT_COMMANDS, CommandSpec
 from astro_cli.console import standard_console
-from astro_cli.errors import AstroError, Interrupted
+from astro_cli.errors import AstroError, Interrupted, UsageError
 
 QUIET = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 INTERNAL_ERROR = 1
@@ -74,7 +76,9 @@ class AstroCommand(_SharedOptions, TyperCommand):
 
 
 class AstroGroup(_SharedOptions, TyperGroup):
-    """A group that accepts the shared options before the command's name."""
+    """A group that accepts the shared options, and imports a command only when it is the one to run."""
+
+    specs: tuple[CommandSpec, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - typer's own signature
         super().__init__(*args, **kwargs)
@@ -84,9 +88,39 @@ class AstroGroup(_SharedOptions, TyperGroup):
         self.take_shared_options(ctx)
         return super().invoke(ctx)
 
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer's own signature
+        return [*(spec.name for spec in self.specs), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - typer's own signature
+        spec = next((spec for spec in self.specs if spec.name == cmd_name), None)
+        return _load(spec) if spec else super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own signature
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            close = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            raise UsageError(
+                f"there is no command `{args[0]}` in `{ctx.command_path}`",
+                hint=f"did you mean `{close[0]}`?" if close else f"see `{ctx.command_path} --help`",
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's own signature
+        rows = [(spec.name, spec.summary) for spec in self.specs]
+        rows += [(name, command.help or "") for name, command in self.commands.items() if not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class AirflowGroup(AstroGroup):
+    """`astro airflow`."""
+
+    specs = AIRFLOW_COMMANDS
+
 
 class RootGroup(AstroGroup):
     """`astro` itself: makes the `App`, and turns every failure into words and an exit code."""
+
+    specs = ROOT_COMMANDS
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - typer's own signature
         kwargs.setdefault("obj", App(standard_console(os.environ), os.environ))
@@ -133,6 +167,14 @@ def _bug(exc: Exception) -> AstroError:
     return AstroError(f"this is a bug in astro: {type(exc).__name__}: {exc}", hint=hint)
 
 
+def _load(spec: CommandSpec) -> Any:  # noqa: ANN401 - a parser command, which typer does not export
+    """Import a command's function and make a parser of its signature."""
+    single = typer.Typer(**QUIET, add_completion=False)
+    function = getattr(importlib.import_module(spec.module), spec.function)
+    single.command(spec.name, cls=AstroCommand, context_settings=spec.settings)(function)
+    return get_command(single)
+
+
 def build_app() -> typer.Typer:
     """The whole tree: `astro airflow …`, its alias `astro dev …`, and the everyday commands at the top."""
     root = typer.Typer(
@@ -143,17 +185,17 @@ def build_app() -> typer.Typer:
         **QUIET,
     )
     group = typer.Typer(
-        cls=AstroGroup, help="The sandbox: a local Airflow for this project.", no_args_is_help=True, **QUIET
+        cls=AirflowGroup, help="The sandbox: a local Airflow for this project.", no_args_is_help=True, **QUIET
     )
-    for name, function, options in COMMANDS:
-        group.command(name, cls=AstroCommand, **options)(function)
-        if name in TOP_LEVEL:
-            root.command(name, cls=AstroCommand, **options)(function)
-    for name, function in ROOT_ONLY:
-        root.command(name, cls=AstroCommand)(function)
+    for each in (root, group):
+        each.callback()(_nothing_of_its_own)
     root.add_typer(group, name="airflow")
     root.add_typer(group, name="dev", hidden=True)
     return root
+
+
+def _nothing_of_its_own() -> None:
+    """Groups have no options but the shared ones."""
 
 
 def main() -> None:

@@ -5,16 +5,18 @@ single or double quotes (which may span lines), `#` comments; of two lines with 
 Where that library guesses or stays silent, this module is strict:
 
 - A line it cannot parse is an error, not skipped.
-- `${NAME}` and `${NAME:-default}` are replaced in unquoted and double-quoted values, from the lines above, then
-  from the host's environment; a `${NAME}` that is set nowhere is an error, not an empty text. A bare `$NAME` stays.
+- `${NAME}` and `${NAME:-default}` are replaced in unquoted and double-quoted values, from the lines above,
+  then from the host's environment; a `${NAME}` set nowhere is an error, not an empty text. `$NAME` stays.
 - A single-quoted value is taken as it is, as in a shell and in Docker Compose.
-- A name alone on its line takes the host's value, and is left out if the host has none, as in Docker's `--env-file`.
+- A name alone on its line takes the host's value, and is left out if the host has none, as in Docker's
+  `--env-file`.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from collections import ChainMap
 from typing import TYPE_CHECKING
 
 from astro_cli.errors import ProjectError
@@ -51,6 +53,7 @@ def parse_env(text: str, host: Mapping[str, str], *, name: str) -> dict[str, str
     from dotenv.parser import parse_stream
 
     values: dict[str, str] = {}
+    known = ChainMap(values, dict(host))  # the lines above, then the host
     for binding in parse_stream(io.StringIO(text, newline="")):
         written = binding.original.string
         # The parser counts from the blank lines above a statement; the reader of a message does not.
@@ -75,7 +78,7 @@ def parse_env(text: str, host: Mapping[str, str], *, name: str) -> dict[str, str
         elif written.partition("=")[2].lstrip().startswith("'"):
             values[key] = binding.value
         else:
-            values[key] = _expand(binding.value, ChainMap(values, host_map), f"{name}:{line}")
+            values[key] = _expand(binding.value, known, f"{name}:{line}")
         if "\0" in values.get(key, ""):
             raise ProjectError(f"{name}:{line}: the value of {key} contains a NUL character")
     return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from contextlib import contextmanager
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 from astro_cli import ports
 from astro_cli.airflow import PROJECT_FOLDERS, RESERVED
 from astro_cli.diagnosis import describe_death, suggest_fix
-from astro_cli.envfile import read_env_files
+from astro_cli.envfile import load_env
 from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError
-from astro_cli.objects import NO_OBJECTS, load_objects
+from astro_cli.objects import Objects, api_bodies, load_objects
 from astro_cli.runtime.engine import Change, Environment, LogQuery, PortTakenError, PrepareOptions
 from astro_cli.services import build_stack
 from astro_cli.state import SandboxState
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from astro_cli.objects import Objects
     from astro_cli.project import Project
     from astro_cli.runtime.engine import Engine, Report, SandboxStatus, ServiceStatus
     from astro_cli.services import Stack
@@ -167,7 +167,9 @@ class Sandbox:
     def _read_inputs(self, options: StartOptions, report: Report) -> _Inputs:
         root = self._project.root
         files = options.env_files or tuple(path for path in [root / ".env"] if path.exists())
-        environment = read_env_files(files, self._environ)
+        environment: dict[str, str] = {}
+        for file in files:
+            environment.update(load_env(file, {**self._environ, **environment}, name=file.name))
         for name in RESERVED:
             if name in environment:
                 report.warn(f"{name} in the environment file is not used: the sandbox sets it itself")
@@ -177,7 +179,7 @@ class Sandbox:
                 f"the settings file {path} does not exist", hint="give an existing file with --settings-file"
             )
         known = {**self._environ, **environment}
-        objects = load_objects(path, known) if path.exists() else NO_OBJECTS
+        objects = load_objects(path, known, name=path.name) if path.exists() else Objects()
         if not (root / "dags").is_dir():
             raise ProjectError(
                 f"the project has no folder `dags` ({root / 'dags'})",
@@ -186,7 +188,7 @@ class Sandbox:
         return _Inputs(
             environment=environment,
             objects=objects,
-            objects_hash=hashlib.sha256(repr(objects).encode()).hexdigest(),
+            objects_hash=hashlib.sha256(json.dumps(api_bodies(objects)).encode()).hexdigest(),
             folders=tuple(folder for folder in PROJECT_FOLDERS if (root / folder).is_dir()),
         )
 
@@ -331,13 +333,13 @@ class Sandbox:
         fresh = any(change.subject == "volume database" for change in changes)
         if self.state.get("objects") == inputs.objects_hash and not fresh:
             return
-        if inputs.objects != NO_OBJECTS:
+        if inputs.objects != Objects():
             from astro_cli.airflow_api import AirflowApi
 
             report.step("write connections, variables and pools")
             with AirflowApi(stack.url) as api:
-                for collection, bodies in inputs.objects.api_bodies().items():
-                    api.upsert(collection, bodies)
+                for collection, entities in api_bodies(inputs.objects).items():
+                    api.upsert(collection, entities)
         self.state.remember(objects=inputs.objects_hash)
 
 

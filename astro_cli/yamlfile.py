@@ -1,9 +1,9 @@
 """YAML files people write, read strictly: every complaint names the file, the line and the likely fix.
 
 Plain loaders give data without lines, last-one-wins duplicate keys, and YAML 1.1's guesses (`no` is false,
-`22:30` is 1350). Here a file becomes a tree of `Node`s, each with its line; duplicate keys are errors, and the
-types are those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema): only `true`/`false`,
-`null`/`~`, and ordinary numbers are not text.
+`22:30` is 1350). Here a file becomes a tree of `Node`s, each with its line; duplicate keys are errors, and
+the types are those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema): only
+`true`/`false`, `null`/`~`, and ordinary numbers are not text.
 
     root = load(project / ".astro" / "config.yaml", name=".astro/config.yaml").mapping(required=("project",))
     project = root["project"].mapping(required=("id", "name"), optional=("port",))
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from astro_cli.errors import ProjectError
 
@@ -29,7 +29,9 @@ MAX_BYTES = 1024 * 1024
 MAX_NODES = 100_000  # counted after aliases are expanded, so an alias bomb ends here
 MAX_DEPTH = 50
 
-Scalar = Union[None, bool, int, float, str]
+Scalar: TypeAlias = "bool | int | float | str | None"
+Plain: TypeAlias = "Scalar | list[Plain] | dict[str, Plain]"
+_Untyped: TypeAlias = Any  # the library's stubs do not type parser events
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -50,9 +52,10 @@ class Node:
         line: 1-based line of the value.
         path: how messages call it, such as `airflow.connections[0]`; empty for the whole file.
         size: number of values in it, itself included, aliases expanded.
+        height: number of levels in it, itself included.
     """
 
-    __slots__ = ("file", "line", "path", "size", "text", "value")
+    __slots__ = ("file", "height", "line", "path", "size", "text", "value")
 
     def __init__(
         self,
@@ -73,14 +76,15 @@ class Node:
             children = value.values()
         elif isinstance(value, list):
             children = value
-        self.size = 1 + sum(child.size for child in children)
+        self.size: int = 1 + sum(child.size for child in children)
+        self.height: int = 1 + max((child.height for child in children), default=0)
 
     @property
     def is_null(self) -> bool:
         """True for `key:` with nothing after it, `~` and `null`."""
         return self.value is None
 
-    def plain(self) -> Any:
+    def plain(self) -> Plain:
         """The value as ordinary Python data, ready for `json.dumps`."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
@@ -166,7 +170,9 @@ class Node:
     def _wrong_type(self, wanted: str) -> ProjectError:
         # The value itself is not shown: it may be a password in the wrong place.
         kinds = {dict: "a mapping", list: "a list", bool: "true or false", type(None): "empty", str: "text"}
-        return self.error(f"{self._name()} must be {wanted}, but is {kinds.get(type(self.value), 'a number')}")
+        return self.error(
+            f"{self._name()} must be {wanted}, but is {kinds.get(type(self.value), 'a number')}"
+        )
 
 
 def load(path: Path, *, name: str | None = None, hint: str | None = None) -> Node:
@@ -188,7 +194,7 @@ def read_text(path: Path, *, name: str, hint: str | None = None) -> str:
     """The text of a small UTF-8 file, a byte order mark dropped; line ends stay as they are.
 
     Raises:
-        ProjectError: missing (with `hint`), unreadable, larger than `MAX_BYTES`, not UTF-8, or with NUL bytes.
+        ProjectError: missing (with `hint`), unreadable, larger than `MAX_BYTES`, not UTF-8, or with NULs.
     """
     try:
         with path.open("rb") as stream:
@@ -240,9 +246,9 @@ def parse(text: str, *, name: str) -> Node:
 
 
 class _Composer:
-    """Builds nodes from parser events. The library's own composers recurse without bound and lose the text."""
+    """Builds nodes from parser events; the library's own composers recurse without bound."""
 
-    def __init__(self, loader: Any, file: str) -> None:
+    def __init__(self, loader: _Untyped, file: str) -> None:
         self.loader = loader
         self.file = file
         self.anchors: dict[str, Node] = {}
@@ -269,11 +275,9 @@ class _Composer:
             if event.anchor not in self.anchors:
                 raise self.error(event, f"alias *{event.anchor} has no anchor above it")
             node = self.anchors[event.anchor]
-            self.count(event, node.size)
+            self.count(event, depth + node.height, node.size)
             return node
-        if depth > MAX_DEPTH:
-            raise self.error(event, f"nested deeper than {MAX_DEPTH} levels")
-        self.count(event, 1)
+        self.count(event, depth + 1, 1)
         if event.anchor:
             self.anchors.pop(event.anchor, None)  # an alias inside its own anchor is then unknown
         value: Scalar | list[Node] | dict[str, Node]
@@ -285,7 +289,7 @@ class _Composer:
             text = ""
             mapping = isinstance(event, yaml.MappingStartEvent)
             value = self.mapping(path, depth) if mapping else self.sequence(path, depth)
-        node = Node(value, file=self.file, line=event.start_mark.line + 1, path=path, text=text)
+        node = Node(value, file=self.file, line=_line(event), path=path, text=text)
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
@@ -309,8 +313,8 @@ class _Composer:
             event = self.loader.get_event()
             if not isinstance(event, yaml.ScalarEvent) or event.anchor:
                 raise self.error(event, "a key must be plain text")
-            key, line = event.value, event.start_mark.line + 1
-            self.count(event, 1)
+            key, line = event.value, _line(event)
+            self.count(event, depth, 1)
             child = self.node(f"{path}.{key}" if path else key, depth + 1)
             if key in lines:
                 raise self.error(event, f'key "{key}" is already on line {lines[key]}')
@@ -331,7 +335,7 @@ class _Composer:
             merged.update(source.value)
         return merged
 
-    def scalar(self, event: Any) -> Scalar:
+    def scalar(self, event: _Untyped) -> Scalar:
         if event.tag not in (None, "!", _STR_TAG):
             raise self.error(event, f"tag {event.tag} is not supported")
         text: str = event.value
@@ -349,13 +353,21 @@ class _Composer:
             return float(text.lower().replace(".", "", 1))
         return text
 
-    def count(self, event: Any, size: int) -> None:
+    def count(self, event: _Untyped, depth: int, size: int) -> None:
+        """Refuse what would grow beyond the bounds with `size` more values down to level `depth`."""
+        if depth > MAX_DEPTH:
+            raise self.error(event, f"nested deeper than {MAX_DEPTH} levels")
         self.nodes += size
         if self.nodes > MAX_NODES:
             raise self.error(event, f"more than {MAX_NODES} values")
 
-    def error(self, event: Any, message: str) -> ProjectError:
-        return ProjectError(f"{self.file}:{event.start_mark.line + 1}: {message}")
+    def error(self, event: _Untyped, message: str) -> ProjectError:
+        return ProjectError(f"{self.file}:{_line(event)}: {message}")
+
+
+def _line(event: _Untyped) -> int:
+    line: int = event.start_mark.line
+    return line + 1
 
 
 def _hint(word: str, known: Iterable[str]) -> str:

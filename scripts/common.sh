@@ -23,7 +23,7 @@ is_root_on_debian() {
 apt_install() {
   local package missing=() log
   for package in "$@"; do
-    dpkg -s "$package" 2>/dev/null | grep -q '^Status: install ok installed' || missing+=("$package")
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   note "installing Debian packages: ${missing[*]}"

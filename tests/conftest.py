@@ -23,7 +23,7 @@ _CLEARED_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SUDO_USER")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder; nothing of the user's own configuration reaches a test, and no test reaches it."""
+    """An empty home folder: no test sees or changes the configuration of the user who runs it."""
     for name in list(os.environ):
         if name.startswith(_CLEARED) or name in _CLEARED_NAMES:
             monkeypatch.delenv(name)

@@ -1,45 +1,47 @@
-"""The commands, a file each: parse, one call, show the result."""
+"""The commands, a file each: parse, one call, show the result. This table is read without importing them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from astro_cli.commands.bash import bash
-from astro_cli.commands.build import build
-from astro_cli.commands.init import init
-from astro_cli.commands.kill import kill
-from astro_cli.commands.list import list_sandboxes
-from astro_cli.commands.logs import logs
-from astro_cli.commands.poweroff import poweroff
-from astro_cli.commands.ps import ps
-from astro_cli.commands.restart import restart
-from astro_cli.commands.run import run
-from astro_cli.commands.start import start
-from astro_cli.commands.stop import stop
-from astro_cli.commands.version import version
 
-PASS_THROUGH = {
-    "context_settings": {"ignore_unknown_options": True, "allow_interspersed_args": False},
-}
+class CommandSpec(NamedTuple):
+    """One command: the word, what it does in a line, the function in `commands/<module>.py`, parser options."""
 
-COMMANDS: tuple[tuple[str, Any, dict[str, Any]], ...] = (
-    ("init", init, {}),
-    ("start", start, {}),
-    ("stop", stop, {}),
-    ("restart", restart, {}),
-    ("kill", kill, {}),
-    ("ps", ps, {}),
-    ("logs", logs, {}),
-    ("bash", bash, {}),
-    ("run", run, PASS_THROUGH),
-    ("build", build, {}),
-    ("list", list_sandboxes, {}),
-    ("poweroff", poweroff, {}),
+    name: str
+    summary: str
+    function: str
+    settings: dict[str, Any] = {}
+
+    @property
+    def module(self) -> str:
+        """The module that holds the function."""
+        return f"astro_cli.commands.{self.name}"
+
+
+PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+AIRFLOW_COMMANDS = (
+    CommandSpec("init", "Write a new project.", "init"),
+    CommandSpec("start", "Start the sandbox, or bring it up to date.", "start"),
+    CommandSpec("stop", "Stop the sandbox; its data stays.", "stop"),
+    CommandSpec("restart", "Restart one service, or everything.", "restart"),
+    CommandSpec("kill", "Remove the sandbox with all its data.", "kill"),
+    CommandSpec("ps", "Show services, health, memory and the URL.", "ps"),
+    CommandSpec("logs", "Show what the services wrote.", "logs"),
+    CommandSpec("bash", "Open a shell beside a service.", "bash"),
+    CommandSpec("run", "Run any `airflow` command.", "run", PASS_THROUGH),
+    CommandSpec("build", "Build the project's image; start nothing.", "build"),
+    CommandSpec("list", "Show every sandbox on this machine.", "list_sandboxes"),
+    CommandSpec("poweroff", "Stop every sandbox on this machine.", "poweroff"),
 )
-"""Commands of `astro airflow`: the word, the function, and options for the parser."""
+"""The commands of `astro airflow`, in the order of `--help`."""
 
 TOP_LEVEL = ("init", "start", "stop", "logs")
 """Those that are also reachable directly below `astro`."""
 
-ROOT_ONLY: tuple[tuple[str, Any], ...] = (("version", version),)
-"""Commands of `astro` itself."""
+ROOT_COMMANDS = (
+    *(spec for spec in AIRFLOW_COMMANDS if spec.name in TOP_LEVEL),
+    CommandSpec("version", "Show the versions of astro, Airflow and the engine.", "version"),
+)
+"""The commands of `astro` itself, besides the group `airflow`."""

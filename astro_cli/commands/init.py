@@ -27,17 +27,24 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Go on in a folder that holds other files.")] = False,
 ) -> None:
     """Write a new project. Files that exist are never overwritten."""
-    from astro_cli.scaffold import init_project
+    from astro_cli.project_init import init_project
 
     app = obj(ctx)
     root = app.start_dir / folder if folder else app.start_dir
-    may_ask = sys.stdin.isatty() and not app.no_input
+
+    def may_fill() -> bool | None:
+        if force or app.assume_yes:
+            return True
+        if app.no_input or not sys.stdin.isatty():
+            return None
+        return app.confirm(f"{root} already holds something. Go on? Existing files are kept.")
+
     report = init_project(
         root,
         name=name,
         template=template,
         airflow_version=airflow_version,
-        may_fill=lambda: force or app.assume_yes or (may_ask and app.confirm(f"{root} is not empty. Go on?")),
+        may_fill=may_fill,
     )
     console = app.console
 

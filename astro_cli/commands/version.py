@@ -10,19 +10,20 @@ from astro_cli.commands.options import obj
 def version(ctx: typer.Context) -> None:
     """Show the versions of astro, its default Airflow, the engine that answers, and this platform."""
     import platform
-    from importlib.metadata import version as installed_version
 
+    from astro_cli import __version__
     from astro_cli.airflow import DEFAULT_VERSION
     from astro_cli.errors import EngineError
+    from astro_cli.runtime.engine_http import find_reader
 
     app = obj(ctx)
     try:
-        info = app.engine.check()
+        info = find_reader(app.environ).info()
         engine = f"{info.name} {info.version} ({info.platform})"
     except EngineError:
         engine = None
     data = {
-        "astro": installed_version("astro-cli"),
+        "astro": __version__,
         "airflow_default": DEFAULT_VERSION,
         "engine": engine,
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",

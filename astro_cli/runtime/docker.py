@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
-import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
-from astro_cli.errors import AstroError, EngineError, ProjectError
-from astro_cli.runtime import docker_logs
-from astro_cli.runtime.endpoint import find_endpoint
-from astro_cli.runtime.engine import Change, EngineInfo, SandboxStatus, ServiceStatus
-from astro_cli.runtime.engine_http import EngineReader, NotFound
+from astro_cli.errors import AstroError, ProjectError
+from astro_cli.runtime.engine import Change, SandboxStatus, ServiceStatus
+from astro_cli.runtime.engine_http import NotFound, find_reader
 from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedContainer, PrivateFile, plan
 from astro_cli.services import SERVICES, hosted_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from astro_cli.project import Project
     from astro_cli.runtime.docker_api import DockerApi
+    from astro_cli.runtime.endpoint import EngineInfo
     from astro_cli.runtime.engine import Environment, ExecRequest, LogLine, LogQuery, PrepareOptions, Report
+    from astro_cli.runtime.engine_http import EngineReader
     from astro_cli.services import Stack
     from astro_cli.settings import Settings
 
@@ -48,45 +45,32 @@ class DockerEngine:
 
     name = "docker"
 
-    def __init__(self, environ: Mapping[str, str], settings: Settings) -> None:
+    def __init__(self, environ: Mapping[str, str], settings: Callable[[], Settings]) -> None:
         self._environ = environ
         self._settings = settings
 
     @cached_property
     def reader(self) -> EngineReader:
         """Asks the engine, without the SDK."""
-        endpoint = find_endpoint(self._environ, home=Path.home(), uid=os.getuid())
-        if endpoint is None:
-            raise EngineError(
-                "no Docker engine was found on this machine",
-                hint="install and start Docker (https://docs.docker.com/engine/install/), or set DOCKER_HOST",
-            )
-        return EngineReader(endpoint)
+        return find_reader(self._environ)
 
     @cached_property
     def api(self) -> DockerApi:
         """Changes things on the engine, through the SDK."""
         from astro_cli.runtime.docker_api import DockerApi
+    from astro_cli.runtime.endpoint import EngineInfo
 
         return DockerApi(self.reader.endpoint)
 
     def check(self) -> EngineInfo:
         """See `Engine.check`."""
-        answer = self.reader.json("/version")
-        names = [str(part.get("Name", "")) for part in answer.get("Components") or []]
-        name = "Podman" if any("Podman" in part for part in names) else "Docker"
-        return EngineInfo(
-            name=name,
-            version=str(answer.get("Version", "unknown")),
-            platform=f"{answer.get('Os', 'linux')}/{answer.get('Arch', 'unknown')}",
-            address=self.reader.endpoint.url,
-        )
+        return self.reader.info()
 
     def prepare(self, project: Project, options: PrepareOptions, report: Report) -> Environment:
         """See `Engine.prepare`."""
         from astro_cli.runtime.docker_images import ImageBuilder
 
-        return ImageBuilder(self.reader, lambda: self.api, self._environ, self._settings).prepare(
+        return ImageBuilder(self.reader, lambda: self.api, self._environ, self._settings()).prepare(
             project, options, report
         )
 
@@ -108,6 +92,8 @@ class DockerEngine:
             container_id = self._apply(action, stack, specs)
             if container_id is not None:
                 starting.append((container_id, specs[action.name]))
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(max_workers=len(starting) or 1) as pool:
             jobs = [
                 pool.submit(self.api.start_container, container_id, list(spec.ports.values()))
@@ -179,6 +165,8 @@ class DockerEngine:
             container["Labels"][labels.SERVICE]: container["Id"]
             for container in self._list("/containers/json", sandbox_id, all="true")
         }
+        from astro_cli.runtime import docker_logs
+
         return docker_logs.read(self.reader, containers, query)
 
     def exec(self, sandbox_id: str, request: ExecRequest) -> int:
@@ -384,6 +372,8 @@ class DockerEngine:
         """What the supervisor last wrote, unless that was before the container's present life."""
         if container is None:
             return {}
+        import tarfile
+
         try:
             body = self.reader.bytes(f"/containers/{container['Id']}/archive", path=f"{RUN_DIR}/status.json")
             with tarfile.open(fileobj=io.BytesIO(body)) as tar:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from astro_cli.errors import EngineError
 
@@ -37,6 +37,15 @@ class Endpoint:
     def socket(self) -> Path | None:
         """The socket's path, if this is a local socket."""
         return Path(self.url.removeprefix("unix://")) if self.url.startswith("unix://") else None
+
+
+class EngineInfo(NamedTuple):
+    """What answers at an endpoint: for example `Docker`, `20.10.24`, `linux/amd64`."""
+
+    name: str
+    version: str
+    platform: str
+    address: str
 
 
 def find_endpoint(environ: Mapping[str, str], *, home: Path, uid: int) -> Endpoint | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from astro_cli.project import Project
+    from astro_cli.runtime.endpoint import EngineInfo
     from astro_cli.services import Stack
 
 
@@ -33,16 +34,6 @@ class Report(Protocol):
 
     def warn(self, text: str) -> None:
         """Something the user should know, which stops nothing."""
-
-
-@dataclass(frozen=True)
-class EngineInfo:
-    """What answers: for example `Docker`, `20.10.24`, `linux/amd64`."""
-
-    name: str
-    version: str
-    platform: str
-    address: str
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from astro_cli.errors import AstroError, EngineError
+from astro_cli.runtime.endpoint import EngineInfo, find_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from astro_cli.runtime.endpoint import Endpoint
 
@@ -46,6 +49,17 @@ class EngineReader:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+
+    def info(self) -> EngineInfo:
+        """What answers."""
+        answer = self.json("/version")
+        parts = [str(part.get("Name", "")) for part in answer.get("Components") or []]
+        return EngineInfo(
+            name="Podman" if any("Podman" in part for part in parts) else "Docker",
+            version=str(answer.get("Version", "unknown")),
+            platform=f"{answer.get('Os', 'linux')}/{answer.get('Arch', 'unknown')}",
+            address=self.endpoint.url,
+        )
 
     def json(self, path: str, /, **query: str) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
         """The decoded answer to `GET path`."""
@@ -96,6 +110,21 @@ class EngineReader:
             "sandbox on",
             hint="use a local engine (unix://…) or a tcp://… address",
         )
+
+
+def find_reader(environ: Mapping[str, str]) -> EngineReader:
+    """The door to this machine's engine; nothing is connected to yet.
+
+    Raises:
+        EngineError: nothing points to an engine.
+    """
+    endpoint = find_endpoint(environ, home=Path.home(), uid=os.getuid())
+    if endpoint is None:
+        raise EngineError(
+            "no Docker engine was found on this machine",
+            hint="install and start Docker (https://docs.docker.com/engine/install/), or set DOCKER_HOST",
+        )
+    return EngineReader(endpoint)
 
 
 def unreachable(endpoint: Endpoint, cause: BaseException) -> EngineError:

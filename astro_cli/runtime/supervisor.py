@@ -1,9 +1,9 @@
 """Runs Airflow's components under one parent, so that Airflow is imported once and not four times.
 
 The parent imports Airflow while the metadata database comes up, then forks every component: a separate
-process with its own log lines, health, memory and restart, that shares the imported code. This file is copied
-alone into the engine image and runs under the Python of the Airflow environment, hence: standard library only,
-nothing of astro_cli.
+process with its own log lines, health, memory and restart, that shares the imported code. This file is
+copied alone into the engine image and runs under the Python of the Airflow environment, hence: standard
+library only, nothing of astro_cli.
 
     supervisor.py run RUN_DIR                 supervise until SIGTERM or SIGINT
     supervisor.py exec RUN_DIR -- CMD ARGS    replace this process by CMD, with the sandbox's environment
@@ -33,7 +33,7 @@ RUN_DIR/status.json        replaced atomically on every change and at least ever
         memory       bytes (proportional set size) of the service's process tree, null where unknown
     }}
 
-RUN_DIR/control.sock       one JSON line in, {"restart": "scheduler"}; one out, {"ok": true, "message": "..."}.
+RUN_DIR/control.sock       one JSON line in, {"restart": "scheduler"}; one out, {"ok": true, "message": "."}.
 
 Exit codes of `run`: 0 asked to stop, 1 unusable configuration, 3 the database is of a newer Airflow,
 4 the migration failed.
@@ -53,6 +53,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,7 +62,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 EXIT_CONFIG = 1
 EXIT_NEWER = 3
@@ -75,6 +76,7 @@ HEALTH_TIMEOUT = 10.0
 DATABASE_SECONDS = 0.1
 BACKOFF_RESET_SECONDS = 60.0
 BACKOFF_MAX_SECONDS = 30.0
+CONTROL_SOCKET = "control.sock"
 # Docker's log drivers cut messages at 16 KiB; staying below keeps one line one message.
 LINE_LIMIT = 16_000
 
@@ -107,11 +109,11 @@ class ConfigError(Exception):
 
 
 class Forked(BaseException):
-    """Raised in a new child only: leaves the supervisor's stack, so that the component ends like a program."""
+    """Raised in a new child only: leaves the supervisor's stack, so that the child ends like a program."""
 
-    def __init__(self, argv: list[str]) -> None:
-        super().__init__(argv)
-        self.argv = argv
+    def __init__(self, service: Service) -> None:
+        super().__init__(service.name)
+        self.service = service
 
 
 @dataclass(frozen=True)
@@ -330,8 +332,8 @@ def parse_health(answer: bytes) -> dict[str, Any] | None:
 def component_health(answer: dict[str, Any], key: str, started_at: float, before: str | None) -> str:
     """Health of one component from Airflow's answer.
 
-    Airflow judges by the last heartbeat in the database, which may be of an earlier process: a heartbeat older
-    than `started_at` says nothing about this one, which is then still `starting`.
+    Airflow judges by the last heartbeat in the database, which may be of an earlier process: a heartbeat
+    older than `started_at` says nothing about this one, which is then still `starting`.
     """
     entry = answer.get(key) or {}
     beat = entry.get(f"latest_{key}_heartbeat")
@@ -388,10 +390,10 @@ def judge_revisions(found: set[str], heads: set[str], known: set[str]) -> str:
 def process_table() -> dict[int, tuple[int, int]]:
     """Parent and session of every process; empty where there is no /proc."""
     table = {}
-    for entry in os.listdir("/proc") if sys.platform == "linux" else ():
+    for entry in os.listdir("/proc") if sys.platform == "linux" else ():  # noqa: PTH208
         if entry.isdigit():
             try:
-                with open(f"/proc/{entry}/stat", "rb") as stat:
+                with open(f"/proc/{entry}/stat", "rb") as stat:  # noqa: PTH123 - once per process, often
                     fields = stat.read().rpartition(b")")[2].split()
             except OSError:
                 continue
@@ -507,7 +509,7 @@ def terminate_group(leader: int) -> None:
 
 
 def kill_session(leader: int) -> None:
-    """Kill what is left of a component: its group and, on Linux, the groups that Airflow makes for its tasks."""
+    """Kill what is left of a component: its group and, on Linux, the groups Airflow makes for its tasks."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
     for pid, (_, session) in process_table().items():
@@ -628,7 +630,7 @@ class Supervisor:
         while self.fds and time.monotonic() < end:
             self.tick(0.05)
         self.write_status()
-        self.control_path.unlink(missing_ok=True)
+        (self.run_dir / CONTROL_SOCKET).unlink(missing_ok=True)
         return code
 
     def _catch_signals(self) -> None:
@@ -652,15 +654,34 @@ class Supervisor:
         """Import what the components share. What fails here fails again, with its message, in a component."""
         started = time.monotonic()
         entry = self.config.entry.partition(":")[0]
-        for module in PREIMPORT if entry == PREIMPORT[0] else (entry,):
-            try:
-                importlib.import_module(module)
-            except Exception as exc:  # noqa: BLE001 - anything can happen while user settings are imported
-                self.out.say(f"not imported ahead: {module} ({type(exc).__name__})")
-        # Objects made so far are never looked at by the collector again: it would only unshare their pages.
+        with self._own_output():
+            for module in PREIMPORT if entry == PREIMPORT[0] else (entry,):
+                try:
+                    importlib.import_module(module)
+                except Exception as exc:  # noqa: BLE001 - user settings are imported, anything can happen
+                    self.out.say(f"not imported ahead: {module} ({type(exc).__name__}: {exc})")
+        # The collector never looks at these objects again: it would only unshare their memory.
         gc.collect()
         gc.freeze()
-        self.out.say(f"imported in {time.monotonic() - started:.1f} s")
+        self.out.say(f"imported Airflow in {time.monotonic() - started:.1f} s")
+
+    @contextlib.contextmanager
+    def _own_output(self) -> Iterator[None]:
+        """Make what this process itself prints lines of `astro`."""
+        kept = [os.dup(fd) for fd in (1, 2)]
+        with tempfile.TemporaryFile() as printed:
+            for fd in (1, 2):
+                os.dup2(printed.fileno(), fd)
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                for fd, copy in zip((1, 2), kept, strict=True):
+                    os.dup2(copy, fd)
+                    os.close(copy)
+                printed.seek(0)
+                self.out.write("astro", printed.read().splitlines())
 
     def _prepare_database(self) -> int | None:
         """Wait for the database and bring its schema to this Airflow's; an exit code when that cannot be."""
@@ -697,6 +718,9 @@ class Supervisor:
                 self._set_database("failed", "the migration of the database failed")
                 return EXIT_MIGRATION
         self._set_database("ready")
+        if heads:
+            # Done once, here: each component would load alembic (0.25 s, 10 MB) to find the same.
+            os.environ.setdefault("AIRFLOW__DATABASE__CHECK_MIGRATIONS", "False")
         return None
 
     def _set_database(self, state: str, message: str | None = None) -> None:
@@ -756,7 +780,7 @@ class Supervisor:
         os.close(null)
         os.close(writer)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
-        raise Forked(service.argv)
+        raise Forked(service)
 
     def _pump(self, name: str, reader: int) -> None:
         buffer = LineBuffer()
@@ -882,22 +906,24 @@ class Supervisor:
             "services": {name: service.status() for name, service in self.services.items()},
         }
         temporary = self.run_dir / ".status.json.new"
-        temporary.write_text(json.dumps(status), encoding="utf-8")
-        temporary.replace(self.run_dir / "status.json")
+        with contextlib.suppress(OSError):  # a full disk must not end the sandbox
+            temporary.write_text(json.dumps(status), encoding="utf-8")
+            temporary.replace(self.run_dir / "status.json")
 
     # -- control
 
-    @property
-    def control_path(self) -> Path:
-        """The unix socket of `restart`."""
-        return self.run_dir / "control.sock"
-
     def _listen(self) -> None:
-        self.control_path.unlink(missing_ok=True)
+        path = self.run_dir / CONTROL_SOCKET
+        path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.setblocking(False)
-        listener.bind(str(self.control_path))
-        self.control_path.chmod(0o600)
+        folder = Path.cwd()
+        os.chdir(self.run_dir)  # a socket's path must be short, this folder's need not be
+        try:
+            listener.bind(CONTROL_SOCKET)
+        finally:
+            os.chdir(folder)
+        path.chmod(0o600)
         listener.listen()
 
         def on_client() -> None:
@@ -936,15 +962,18 @@ class Supervisor:
 # -------------------------------------------------------------------------------------------------- commands
 
 
-def run_component(config: Config, argv: list[str]) -> None:
+def run_component(config: Config, service: Service) -> None:
     """In a forked child: be the program. Returns, or leaves by SystemExit, like its entry point."""
     if not config.fork:
         try:
-            os.execvp(argv[0], argv)  # noqa: S606
+            os.execvp(service.argv[0], service.argv)  # noqa: S606
         except OSError as exc:
-            os.write(2, f"cannot run {argv[0]}: {exc.strerror}\n".encode())
+            os.write(2, f"cannot run {service.argv[0]}: {exc.strerror}\n".encode())
             os._exit(127)
-    sys.argv = list(argv)
+    if service.name == "api-server":
+        # It builds some hundred thousand objects that all stay; looking for garbage among them costs 0.3 s.
+        gc.set_threshold(50_000, 20, 50)
+    sys.argv = list(service.argv)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     module, _, function = config.entry.partition(":")
@@ -965,8 +994,8 @@ def run(run_dir: Path) -> int:
     try:
         return Supervisor(run_dir, config).run()
     except Forked as forked:
-        argv = forked.argv
-    run_component(config, argv)
+        service = forked.service
+    run_component(config, service)
     return 0
 
 
@@ -985,7 +1014,8 @@ def restart(run_dir: Path, service: str) -> int:
     """The `restart` command: waits for the answer and prints it."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.connect(str(run_dir / "control.sock"))
+            os.chdir(run_dir)
+            connection.connect(CONTROL_SOCKET)
             connection.sendall(json.dumps({"restart": service}).encode() + b"\n")
             answer = json.loads(connection.makefile().readline())
     except (OSError, ValueError):

@@ -24,30 +24,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 # What install.sh may call beside bash; anything else it needs is a defect that only PATH control shows.
-BASIC_TOOLS = [
-    "awk",
-    "bash",
-    "cat",
-    "cp",
-    "cut",
-    "dirname",
-    "env",
-    "grep",
-    "head",
-    "id",
-    "ln",
-    "mkdir",
-    "mktemp",
-    "mv",
-    "readlink",
-    "rm",
-    "rmdir",
-    "runuser",
-    "sed",
-    "sha256sum",
-    "tail",
-    "tr",
-]
+# fmt: off
+BASIC_TOOLS = (
+    "awk", "bash", "cat", "cp", "cut", "dirname", "env", "grep", "head", "id", "ln", "mkdir", "mktemp", "mv",
+    "readlink", "rm", "rmdir", "runuser", "sed", "sha256sum", "tail", "tr",
+)
+# fmt: on
 
 
 # ---- release -------------------------------------------------------------------------------------
@@ -218,7 +200,7 @@ class Machine:
         return self.home / ".local/bin/astro"
 
     def environment(self, **changes: str | None) -> dict[str, str]:
-        """What the shell of the user has: the host's certificates, proxies and index settings pass through."""
+        """What the user's shell has: certificates, proxies and index settings of the host pass through."""
         keep = {
             name: value
             for name, value in os.environ.items()
@@ -258,11 +240,11 @@ class Machine:
         return self.run(str(self.launcher)).stdout.strip()
 
     def tree(self) -> dict[str, str]:
-        """Everything in the home but caches: path → what it is, so that two trees compare."""
+        """Everything in the home but caches and logs: path → what it is, so that two trees compare."""
         found: dict[str, str] = {}
         for path in sorted(self.home.rglob("*")):
             name = str(path.relative_to(self.home))
-            if name.split("/")[0] == ".cache" or "__pycache__" in name:
+            if name.startswith((".cache", ".local/state/pipx")) or "__pycache__" in name:
                 continue
             if path.is_symlink():
                 found[name] = f"-> {path.readlink()}"

@@ -1,0 +1,88 @@
+"""The workflow of `init`: decide what may be written where, then write what is missing."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from astro_cli.airflow import DEFAULT_VERSION, SUPPORTED_VERSIONS
+from astro_cli.errors import AstroError, ProjectError, UsageError
+from astro_cli.project import check_name, locate, name_from, read_project
+from astro_cli.render import write_files
+from astro_cli.scaffold import project_files
+from astro_cli.settings import PROJECT_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path, PurePosixPath
+
+ID_BYTES = 5
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What `init` did: paths below the project's folder."""
+
+    name: str
+    created: tuple[PurePosixPath, ...]
+    kept: tuple[PurePosixPath, ...]
+
+
+def init_project(
+    root: Path,
+    *,
+    name: str | None,
+    template: str,
+    airflow_version: str | None,
+    may_fill: Callable[[], bool | None],
+) -> InitReport:
+    """Write the files of a new project that are not there yet. A project keeps its name and identity.
+
+    Args:
+        root: the project's folder; made if missing.
+        name: the project's name; None takes the folder's.
+        template: see `scaffold.list_templates()`.
+        airflow_version: None takes the default.
+        may_fill: asked whether to go on in a folder that holds other files; None means nobody can be asked.
+
+    Raises:
+        ProjectError: the folder may not become a project; nothing was written.
+    """
+    version = airflow_version or DEFAULT_VERSION
+    if version not in SUPPORTED_VERSIONS:
+        raise UsageError(
+            f"this astro has no engine for Airflow {version}", hint=f"choose from: {', '.join(SUPPORTED_VERSIONS)}"
+        )
+    if root.exists() and not root.is_dir():
+        raise ProjectError(f"{root} is not a folder", hint="choose another name")
+    if (root / PROJECT_FILE).exists():
+        known = read_project(root)
+        if name is not None and name != known.name:
+            raise ProjectError(
+                f"this project is called `{known.name}`; init never renames one",
+                hint=f"change project.name in {PROJECT_FILE} yourself, or leave --name out",
+            )
+        project_id, project_name = known.project_id, known.name
+    else:
+        _check_folder(root, may_fill)
+        project_id = secrets.token_hex(ID_BYTES)
+        project_name = check_name(name) if name is not None else name_from(root.absolute().name)
+    files = project_files(template, name=project_name, project_id=project_id, airflow_version=version)
+    written = write_files(root, files)
+    return InitReport(project_name, written.created, written.kept)
+
+
+def _check_folder(root: Path, may_fill: Callable[[], bool | None]) -> None:
+    surrounding = locate(root.absolute().parent)
+    if surrounding is not None:
+        reason = f"{root} is inside the project {surrounding}"
+    elif root.exists() and any(entry.name != ".git" for entry in root.iterdir()):
+        reason = f"{root} is not empty"
+    else:
+        return
+    answer = may_fill()
+    if answer is None:
+        raise ProjectError(reason, hint="add `--force` to go on; existing files are never overwritten")
+    if not answer:
+        raise AstroError("nothing was written", hint="`astro airflow init NAME` makes a new folder")

@@ -1,0 +1,127 @@
+"""The table of settings, and where each value comes from: flag > environment > project > user > default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from astro_cli import yamlfile
+from astro_cli.errors import ProjectError
+from astro_cli.paths import user_config_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROJECT_FILE = Path(".astro/config.yaml")
+
+
+@dataclass(frozen=True)
+class SettingSpec:
+    """One row: a setting's name, kind, default and meaning.
+
+    Attributes:
+        key: section and name, as in the files: `sandbox.port`.
+        minimum: for whole numbers, with `maximum`; both None for text.
+    """
+
+    key: str
+    help: str
+    default: str | int | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable: `ASTRO_SANDBOX_PORT`."""
+        return "ASTRO_" + self.key.upper().replace(".", "_")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether values are whole numbers."""
+        return self.minimum is not None
+
+
+SETTINGS = (
+    SettingSpec("sandbox.port", "Port of the web UI on this machine.", minimum=1, maximum=65535),
+    SettingSpec("sandbox.parallelism", "Tasks that run at once.", minimum=1, maximum=64),
+    SettingSpec("image.base", "Debian image that the engine image is built on.", "debian:trixie-slim"),
+    SettingSpec("build.apt_mirror", "Debian mirror for builds, instead of Debian's own."),
+)
+"""Every setting there is; an unknown one is an error."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A setting's value and where it came from: `default`, a file, or an environment variable."""
+
+    value: str | int | None
+    origin: str
+
+
+class Settings:
+    """All settings, resolved."""
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        self._values = values
+
+    def origin_of(self, key: str) -> Value:
+        """The value with its origin."""
+        return self._values[key]
+
+    def number(self, key: str) -> int | None:
+        """A whole number, or None when unset."""
+        value = self._values[key].value
+        return value if isinstance(value, int) else None
+
+    def text(self, key: str) -> str | None:
+        """A text, or None when unset."""
+        value = self._values[key].value
+        return value if isinstance(value, str) else None
+
+
+def load_settings(environ: Mapping[str, str], *, project_root: Path | None) -> Settings:
+    """Resolve every setting.
+
+    Raises:
+        ProjectError: a file or variable holds an unknown setting or a value of the wrong kind.
+    """
+    values = {spec.key: Value(spec.default, "default") for spec in SETTINGS}
+    user_file = user_config_file()
+    if user_file.exists():
+        values.update(_from_file(yamlfile.load(user_file)))
+    if project_root is not None:
+        root = yamlfile.load(project_root / PROJECT_FILE, name=str(PROJECT_FILE))
+        values.update(_from_file(root, besides=("project",)))
+    for spec in SETTINGS:
+        if text := environ.get(spec.variable):
+            values[spec.key] = Value(_from_text(spec, text), spec.variable)
+    return Settings(values)
+
+
+def _from_file(root: yamlfile.Node, besides: tuple[str, ...] = ()) -> dict[str, Value]:
+    sections: dict[str, list[SettingSpec]] = {}
+    for spec in SETTINGS:
+        sections.setdefault(spec.key.partition(".")[0], []).append(spec)
+    values = {}
+    for section, node in root.mapping(optional=(*sections, *besides)).items():
+        if section in besides:
+            continue
+        names = {spec.key.partition(".")[2]: spec for spec in sections[section]}
+        for name, child in node.mapping(optional=names).items():
+            spec = names[name]
+            value = child.integer(spec.minimum, spec.maximum) if spec.is_number else child.string()
+            values[spec.key] = Value(value, f"{child.file}:{child.line}")
+    return values
+
+
+def _from_text(spec: SettingSpec, text: str) -> str | int:
+    if not spec.is_number:
+        return text
+    number = int(text) if text.strip().isdecimal() else None
+    if number is None or not (spec.minimum or 0) <= number <= (spec.maximum or number):
+        raise ProjectError(
+            f"{spec.variable} must be a whole number between {spec.minimum} and {spec.maximum}, not {text!r}",
+            hint=f"correct it, or remove it with `unset {spec.variable}`",
+        )
+    return number

@@ -1,0 +1,6 @@
+"""Lets the tests import DAG files by name, as Airflow does."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "dags"))
