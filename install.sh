@@ -294,6 +294,8 @@ install_astro() {
   if [ -z "$checkout" ]; then download_wheel; fi
 
   old_version=$(installed_version "${old_link%/bin/astro}")
+  rm -rf "$own_dir/previous" # of a run that was killed
+  if [ -e "$environment" ]; then previous=$own_dir/previous; fi
   changing=yes # from here on clean_up puts everything back unless we get to the end
   { make_dir "$bin_dir" && make_dir "$own_dir" && keep_wheel && set_previous_aside; } ||
     fail "cannot write to $own_dir" "look for a full disk or files of another user"
@@ -332,8 +334,7 @@ keep_wheel() {
 }
 
 set_previous_aside() {
-  if [ ! -e "$environment" ]; then return 0; fi
-  rm -rf "$own_dir/previous" && mv "$environment" "$own_dir/previous" && previous=$own_dir/previous
+  if [ -n "$previous" ]; then mv "$environment" "$previous"; fi
 }
 
 install_with_uv() {
@@ -368,7 +369,9 @@ clean_up() {
   set +e
   trap '' HUP INT TERM
   if [ -n "$changing" ]; then
-    rm -rf "$environment" "$own_dir"/*.new "$bin_dir/.astro.$$"
+    rm -rf "$own_dir"/*.new "$bin_dir/.astro.$$"
+    # Not when the previous environment is still in its place.
+    if [ -z "$previous" ] || [ -e "$previous" ]; then rm -rf "$environment"; fi
     if [ -n "$previous" ] && [ -e "$previous" ]; then mv "$previous" "$environment"; fi
     if [ -n "$old_link" ]; then link_launcher "$old_link"; else rm -f "$launcher"; fi
     if [ -n "$new_wheel" ]; then rm -f "$new_wheel"; fi

@@ -19,7 +19,7 @@ from astro_cli.commands import AIRFLOW_COMMANDS, ROOT_COMMANDS, CommandSpec
 from astro_cli.console import standard_console
 from astro_cli.errors import AstroError, Interrupted, UsageError
 
-QUIET = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+QUIET: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 INTERNAL_ERROR = 1
 
 
@@ -65,11 +65,11 @@ class _SharedOptions:
 class AstroCommand(_SharedOptions, TyperCommand):
     """A command that accepts the shared options."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - typer's own signature
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.add_shared_options()
 
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own signature
+    def invoke(self, ctx: Any) -> Any:
         self.take_shared_options(ctx)
         ctx.obj.console.command = ctx.command_path.removeprefix("astro ").replace("dev ", "airflow ", 1)
         return super().invoke(ctx)
@@ -80,22 +80,22 @@ class AstroGroup(_SharedOptions, TyperGroup):
 
     specs: tuple[CommandSpec, ...] = ()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - typer's own signature
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.add_shared_options()
 
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own signature
+    def invoke(self, ctx: Any) -> Any:
         self.take_shared_options(ctx)
         return super().invoke(ctx)
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer's own signature
+    def list_commands(self, ctx: Any) -> list[str]:
         return [*(spec.name for spec in self.specs), *super().list_commands(ctx)]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - typer's own signature
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         spec = next((spec for spec in self.specs if spec.name == cmd_name), None)
         return _load(spec) if spec else super().get_command(ctx, cmd_name)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own signature
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             close = get_close_matches(args[0], self.list_commands(ctx), n=1)
             raise UsageError(
@@ -104,7 +104,7 @@ class AstroGroup(_SharedOptions, TyperGroup):
             )
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's own signature
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the parser's signature
         rows = [(spec.name, spec.summary) for spec in self.specs]
         rows += [(name, command.help or "") for name, command in self.commands.items() if not command.hidden]
         with formatter.section("Commands"):
@@ -122,11 +122,11 @@ class RootGroup(AstroGroup):
 
     specs = ROOT_COMMANDS
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - typer's own signature
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("obj", App(standard_console(os.environ), os.environ))
         return super().make_context(*args, **kwargs)
 
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own signature
+    def invoke(self, ctx: Any) -> Any:
         console = ctx.obj.console
         try:
             return super().invoke(ctx)
@@ -167,11 +167,11 @@ def _bug(exc: Exception) -> AstroError:
     return AstroError(f"this is a bug in astro: {type(exc).__name__}: {exc}", hint=hint)
 
 
-def _load(spec: CommandSpec) -> Any:  # noqa: ANN401 - a parser command, which typer does not export
+def _load(spec: CommandSpec) -> Any:
     """Import a command's function and make a parser of its signature."""
     single = typer.Typer(**QUIET, add_completion=False)
     function = getattr(importlib.import_module(spec.module), spec.function)
-    single.command(spec.name, cls=AstroCommand, context_settings=spec.settings)(function)
+    single.command(spec.name, cls=AstroCommand, context_settings=dict(spec.settings))(function)
     return get_command(single)
 
 

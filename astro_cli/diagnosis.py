@@ -32,7 +32,9 @@ def suggest_fix(service: ServiceStatus, lines: Sequence[str]) -> str:
         module = found.group(1).partition(".")[0]
         return f"`{module}` is not installed: add its package to requirements.txt, then `astro airflow start`"
     if found := _BAD_SETTING.search(text):
-        return f"a setting is wrong ({found.group(1).strip()}): look for AIRFLOW__… in .env and the Dockerfile"
+        return (
+            f"a setting is wrong ({found.group(1).strip()}): look for AIRFLOW__… in .env and the Dockerfile"
+        )
     if "No space left on device" in text:
         return "the Docker engine's disk is full: `docker system df` shows what takes the space"
     if "address already in use" in text.lower():

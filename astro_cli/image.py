@@ -13,12 +13,14 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from astro_cli.errors import ProjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LABEL_VERSION = "astro.version"
 LABEL_AIRFLOW_VERSION = "astro.airflow-version"
@@ -248,8 +250,8 @@ def _add(archive: tarfile.TarFile, file: ContextFile) -> None:
 class HostSettings:
     """What the host's environment says about reaching the world; every field may be empty.
 
-    `proxies` go as build arguments that Docker predefines and keeps out of the history. The rest are files that
-    exist during a RUN only, under `SETTINGS_FOLDER`.
+    `proxies` go as build arguments that Docker predefines and keeps out of the history. The rest are files
+    that exist during a RUN only, under `SETTINGS_FOLDER`.
     """
 
     ca_bundle: bytes = b""
@@ -271,7 +273,7 @@ class HostSettings:
         return {name: content for name, content in contents.items() if content}
 
     def arguments(self) -> dict[str, str]:
-        """The environment of every RUN: where the files are. Holds paths only, so it may show in the history."""
+        """The environment of every RUN: where the files are. Only paths, so they may show in the history."""
         readers = {
             "ca.crt": ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO",
                        "NODE_EXTRA_CA_CERTS"),
@@ -280,7 +282,12 @@ class HostSettings:
             "uv.toml": ("UV_CONFIG_FILE",),
         }  # fmt: skip
         found = self.files()
-        paths = {name: f"{SETTINGS_FOLDER}/{file}" for file, names in readers.items() if file in found for name in names}
+        paths = {
+            name: f"{SETTINGS_FOLDER}/{file}"
+            for file, names in readers.items()
+            if file in found
+            for name in names
+        }
         return {**paths, "ASTRO_BUILD_CACHE": CACHE_FOLDER}
 
     def digest(self) -> str:
@@ -288,13 +295,13 @@ class HostSettings:
         return _digest((name.encode(), content) for name, content in sorted(self.files().items()))
 
     def image(self) -> str | None:
-        """The name of the short-lived image that carries the files to the builder; None when there are none."""
+        """The short-lived image that carries the files to the builder; None when there are none."""
         return f"{BUILD_SETTINGS_IMAGE}:{self.digest()[:12]}" if self.files() else None
 
     def mounts(self) -> tuple[str, ...]:
         """The `--mount` values of every RUN.
 
-        The files come from an image of their own, not from the context: there a `COPY . .` would bake them in.
+        The files come from an image of their own, not from the context, where `COPY . .` would bake them in.
         """
         cache = f"type=cache,id=astro-build,target={CACHE_FOLDER},mode=0777"
         image = self.image()
@@ -315,7 +322,7 @@ def host_settings(
         environ: the environment; proxies, certificates and indexes are named as curl, pip and uv name them.
         apt_mirror: takes the place of `http://deb.debian.org`; default `ASTRO_APT_MIRROR`.
         pip_configs: pip's files, the weakest first; default pip's own places.
-        certificates: extra certificates of this machine (`*.crt`), used where the environment names no bundle.
+        certificates: extra ones of this machine (`*.crt`), used where the environment names no bundle.
         system_bundle: the bundle that these are added to.
     """
     return HostSettings(
@@ -405,9 +412,9 @@ def with_host_settings(dockerfile: str, mounts: Sequence[str], arguments: Mappin
     Done in memory for one build: the user's file stays as it is, and builds without astro too.
 
     Args:
-        dockerfile: its text; continuations, here-documents, comments and an `escape` directive are understood.
+        dockerfile: its text, with any continuations, here-documents, comments and `escape` directive.
         mounts: values for `--mount=`.
-        arguments: become `ARG` lines after each FROM, so that a RUN sees them and the image does not keep them.
+        arguments: become `ARG` lines after each FROM: a RUN sees them and the image does not keep them.
     """
     flags = "".join(f" --mount={mount}" for mount in mounts)
     declared = [f"ARG {name}={value}\n" for name, value in arguments.items()]
@@ -436,7 +443,8 @@ def _instructions(dockerfile: str) -> Iterator[tuple[list[str], list[str]]]:
 
     rest = iter(dockerfile.splitlines(keepends=True))
     for line in rest:
-        lines, body = [line], []
+        lines = [line]
+        body: list[str] = []
         logical = line
         if not line.strip() or line.lstrip().startswith("#"):
             yield lines, body
@@ -482,9 +490,7 @@ def inputs_hash(
     skipped = tuple(f"{folder.strip('/')}/" for folder in mounted)
     head = json.dumps([dockerfile, engine_image_id, settings.digest(), sorted((arguments or {}).items())])
     parts: Iterator[tuple[bytes, bytes]] = (
-        (file.name.encode(), _fingerprint(file))
-        for file in files
-        if not f"{file.name}/".startswith(skipped)
+        (file.name.encode(), _fingerprint(file)) for file in files if not f"{file.name}/".startswith(skipped)
     )
     return _digest(_chain((b"", head.encode()), parts))
 

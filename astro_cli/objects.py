@@ -33,7 +33,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from astro_cli.yamlfile import load, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from astro_cli.yamlfile import Node, Plain
@@ -139,12 +139,22 @@ def pool_body(pool: Pool) -> dict[str, Any]:
     return {"name": pool.name, "slots": pool.slots, "description": pool.description}
 
 
-def upsert_body(entities: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The body of one bulk `PATCH` to `/api/v2/connections` (or variables, pools): create or overwrite each.
+def api_bodies(objects: Objects) -> dict[str, list[dict[str, Any]]]:
+    """The REST collections and what each is to hold; pools come first, as connections may not name them."""
+    return {
+        "pools": [pool_body(pool) for pool in objects.pools],
+        "variables": [variable_body(variable) for variable in objects.variables],
+        "connections": [connection_body(connection) for connection in objects.connections],
+    }
 
-    Airflow answers 200 even if it refused: the refusals are in `create.errors` of the response.
-    """
-    return {"actions": [{"action": "create", "entities": [*entities], "action_on_existence": "overwrite"}]}
+
+def api_bodies(objects: Objects) -> dict[str, list[dict[str, Any]]]:
+    """All bodies by collection of the API, in the order to write them."""
+    return {
+        "pools": [pool_body(pool) for pool in objects.pools],
+        "variables": [variable_body(variable) for variable in objects.variables],
+        "connections": [connection_body(connection) for connection in objects.connections],
+    }
 
 
 def _objects(root: Node, environment: Mapping[str, str]) -> Objects:

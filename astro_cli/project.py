@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from astro_cli import yamlfile
 from astro_cli.errors import ProjectError
 from astro_cli.settings import PROJECT_FILE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME_MAX = 50
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{NAME_MAX - 1}}}", re.ASCII)
@@ -69,9 +72,13 @@ def read_project(root: Path) -> Project:
     fields = entries["project"].mapping(required=("id", "name"))
     name, project_id = fields["name"].string(), fields["id"].string()
     if not _NAME.fullmatch(name):
-        raise fields["name"].error(f"project.name must be {_NAME_RULE}", hint=f"for example {name_from(name)}")
+        raise fields["name"].error(
+            f"project.name must be {_NAME_RULE}", hint=f"for example {name_from(name)}"
+        )
     if not _ID.fullmatch(project_id):
-        raise fields["id"].error("project.id must be 6 to 40 lower-case letters and digits, as `init` wrote it")
+        raise fields["id"].error(
+            "project.id must be 6 to 40 lower-case letters and digits, as `init` wrote it"
+        )
     return Project(root=root, project_id=project_id, name=name)
 
 
@@ -83,7 +90,8 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise ProjectError(
-            f'"{name}" cannot name a project: use {_NAME_RULE}', hint=f"for example `--name {name_from(name)}`"
+            f'"{name}" cannot name a project: use {_NAME_RULE}',
+            hint=f"for example `--name {name_from(name)}`",
         )
     return name
 

@@ -52,7 +52,8 @@ def init_project(
     version = airflow_version or DEFAULT_VERSION
     if version not in SUPPORTED_VERSIONS:
         raise UsageError(
-            f"this astro has no engine for Airflow {version}", hint=f"choose from: {', '.join(SUPPORTED_VERSIONS)}"
+            f"this astro has no engine for Airflow {version}",
+            hint=f"choose from: {', '.join(SUPPORTED_VERSIONS)}",
         )
     if root.exists() and not root.is_dir():
         raise ProjectError(f"{root} is not a folder", hint="choose another name")

@@ -81,12 +81,14 @@ def write_files(root: Path, files: Iterable[File]) -> WriteReport:
         raise AstroError(
             f"cannot write {where}: {exc.strerror or exc}", hint="check its owner and the free space"
         ) from exc
+    except UnicodeEncodeError as exc:
+        raise ProjectError(f"cannot write below {root}: a lone surrogate in a name or a text") from exc
     return WriteReport(created, tuple(file.path for file in files if file.path not in created))
 
 
 def _check(root: Path, path: PurePosixPath) -> None:
     """Refuse what would land outside the root or cannot be made."""
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(path):
         raise ProjectError(f"{path} is not a path inside the project")
     for folder in (root, *(root / parent for parent in reversed(path.parents[:-1]))):
         if os.path.lexists(folder) and not folder.is_dir():

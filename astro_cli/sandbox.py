@@ -98,7 +98,7 @@ class Sandbox:
         """Make what the project runs in, and start nothing."""
         with self.state.lock("build"), _interruptible("nothing was started and the old image is unchanged"):
             self._engine.check()
-            return self._engine.prepare(self._project, options, report)
+            return self._engine.prepare(self._project, self.state.sandbox_id, options, report)
 
     def start(self, options: StartOptions, report: Report) -> StartResult:
         """Make the sandbox run as the project describes it, and wait until it is healthy.
@@ -113,7 +113,9 @@ class Sandbox:
             inputs = self._read_inputs(options, report)
             with _interruptible("nothing was started and the old image is unchanged"):
                 self._engine.check()
-                environment = self._engine.prepare(self._project, options.prepare, report)
+                environment = self._engine.prepare(
+                    self._project, self.state.sandbox_id, options.prepare, report
+                )
             with _interruptible(
                 "the sandbox may be partly started; `astro airflow start` completes it, "
                 "`astro airflow stop` ends it"
@@ -207,7 +209,9 @@ class Sandbox:
                 continue
             self.state.remember(port=port, expose_db=options.expose_db)
             return stack, changes
-        raise AstroError("no port stayed free long enough to publish the web UI", hint="choose one with --port")
+        raise AstroError(
+            "no port stayed free long enough to publish the web UI", hint="choose one with --port"
+        )
 
     def _stack(self, options: StartOptions, inputs: _Inputs, port: int) -> Stack:
         return build_stack(
@@ -279,9 +283,7 @@ class Sandbox:
                 if time.monotonic() - last_look >= WATCH_DEATHS_SECONDS:
                     last_look = time.monotonic()
                     self._fail_if_dead(report)
-                is_ready = api.is_ready(
-                    instance_name=stack.project_name, version=environment.airflow_version
-                )
+                is_ready = api.is_ready(instance_name=stack.project_name, version=environment.airflow_version)
                 return True if is_ready else None
 
             if wait_until(ready, seconds=seconds, pause=POLL_SECONDS) is None:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from pathlib import Path, PurePosixPath
 
-from astro_cli.errors import ProjectError, UsageError
+from astro_cli.errors import UsageError
+from astro_cli.project import check_name
 from astro_cli.render import File, render
 
 TEMPLATES = Path(__file__).parent / "templates"
 DEFAULT_TEMPLATE = "default"
-NAME_MAX = 50
 
-_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{NAME_MAX - 1}}}", re.ASCII)
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(?:(?:a|b|rc)[0-9]+)?", re.ASCII)
 _SECRET = {".env", "airflow_settings.yaml"}
 
@@ -37,7 +35,7 @@ def project_files(template: str, *, name: str, project_id: str, airflow_version:
 
     Args:
         template: one of `list_templates()`.
-        name: the project's name, see `check_name`.
+        name: the project's name, see `project.check_name`.
         project_id: the identity that is written once and never changes.
         airflow_version: full version of Airflow, such as `3.3.2`.
 
@@ -60,31 +58,6 @@ def project_files(template: str, *, name: str, project_id: str, airflow_version:
         (_file(folder, source, values) for source in folder.rglob("*") if _is_source(source)),
         key=lambda file: file.path,
     )
-
-
-def check_name(name: str) -> str:
-    """`name` itself, if it may name a project: letters, digits, `-` and `_`, starting with a letter or digit.
-
-    Raises:
-        ProjectError: it may not; the hint has a name that may.
-    """
-    if not _NAME.fullmatch(name):
-        raise ProjectError(
-            f'"{name}" cannot name a project: use up to {NAME_MAX} letters, digits, - and _, '
-            "starting with a letter or digit",
-            hint=f"for example `--name {name_from(name)}`",
-        )
-    return name
-
-
-def name_from(folder: str) -> str:
-    """A project name made from a folder's: accents dropped, everything else that is not allowed becomes `-`.
-
-    `Café 2.0` gives `Cafe-2-0`; a folder without any usable letter gives `project`.
-    """
-    ascii_only = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^A-Za-z0-9_]+", "-", ascii_only).lstrip("-_")[:NAME_MAX].rstrip("-_")
-    return slug or "project"
 
 
 def _is_source(path: Path) -> bool:

@@ -20,7 +20,7 @@ from astro_cli.errors import LockedError
 from astro_cli.paths import make_private_dir, read_json, sandbox_dir, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CHECKOUT_FILE = Path(".astro/checkout")
 ID_BYTES = 5
@@ -116,7 +116,7 @@ class SandboxState:
             (self.folder / name).unlink(missing_ok=True)
 
 
-_SECRETS = {
+_SECRETS: dict[str, Callable[[], str]] = {
     "database": lambda: secrets.token_hex(24),
     "fernet": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     "jwt": lambda: secrets.token_urlsafe(48),

@@ -15,7 +15,6 @@ Importing this module is cheap (no YAML library): `ps` and `--help` pass through
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -143,9 +142,10 @@ class Node:
         """A whole number within the bounds, both inclusive."""
         if not isinstance(self.value, int) or isinstance(self.value, bool):
             raise self._wrong_type("a whole number")
-        if (minimum is not None and self.value < minimum) or (maximum is not None and self.value > maximum):
-            bounds = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
-            raise self.error(f"{self._name()} must be {bounds}, not {self.value}")
+        if minimum is not None and self.value < minimum:
+            raise self.error(f"{self._name()} must be at least {minimum}, not {self.value}")
+        if maximum is not None and self.value > maximum:
+            raise self.error(f"{self._name()} must be at most {maximum}, not {self.value}")
         return self.value
 
     def boolean(self) -> bool:
@@ -371,5 +371,7 @@ def _line(event: _Untyped) -> int:
 
 
 def _hint(word: str, known: Iterable[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(word, tuple(known), n=1)
     return f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"

@@ -27,7 +27,7 @@ HOST = {"USER": "ada", "EMPTY": ""}
         ("A=1\nB=2\nA=3", {"A": "3", "B": "2"}),
         ("A=ü\nB=a=b", {"A": "ü", "B": "a=b"}),
         ("\ufeffA=1", {"A": "1"}),
-        ("A=1\nB=${A}2\nC=\"${A}\"", {"A": "1", "B": "12", "C": "1"}),
+        ('A=1\nB=${A}2\nC="${A}"', {"A": "1", "B": "12", "C": "1"}),
         ("A=${USER}/${EMPTY}x", {"A": "ada/x"}),
         ("USER=bob\nA=${USER}", {"USER": "bob", "A": "bob"}),
         ("A=${NOPE:-x y}\nB=${NOPE:-}", {"A": "x y", "B": ""}),
@@ -84,7 +84,7 @@ def test_what_is_not_text_is_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_is_an_error_with_a_way_out(tmp_path):
-    with pytest.raises(ProjectError, match="prod.env does not exist") as caught:
+    with pytest.raises(ProjectError, match=r"prod\.env does not exist") as caught:
         load_env(tmp_path / "prod.env", {}, name="prod.env")
 
     assert caught.value.hint == "create it, or name another file with `--env FILE`"

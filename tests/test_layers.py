@@ -8,7 +8,18 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "astro_cli"
 LAYERS = (
     ("errors", "labels", "paths", "wait", "console", "ports", "yamlfile", "render"),
-    ("airflow", "services", "project", "settings", "objects", "envfile", "image", "scaffold", "diagnosis", "state"),
+    (
+        "airflow",
+        "services",
+        "project",
+        "settings",
+        "objects",
+        "envfile",
+        "image",
+        "scaffold",
+        "diagnosis",
+        "state",
+    ),
     ("runtime", "airflow_api"),
     ("sandbox",),
     ("app", "commands", "cli", "__main__"),

@@ -58,7 +58,9 @@ def test_the_users_environment_wins_over_the_sandboxs_settings():
 
 def test_the_users_environment_cannot_move_the_database_away():
     stack = make_stack(user_environment={"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite://"})
-    assert stack.private["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith("postgresql+psycopg2://airflow:dbpass@")
+    assert stack.private["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith(
+        "postgresql+psycopg2://airflow:dbpass@"
+    )
 
 
 def test_no_secret_is_among_the_plain_settings_or_in_the_text_of_a_stack():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class CommandSpec(NamedTuple):
-    """One command: the word, what it does in a line, the function in `commands/<module>.py`, parser options."""
+    """One command: the word, what it does in a line, its function, and options of the parser."""
 
     name: str
     summary: str
     function: str
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def module(self) -> str:

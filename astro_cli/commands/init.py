@@ -14,10 +14,12 @@ from astro_cli.commands.options import obj
 def init(
     ctx: typer.Context,
     folder: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Make this folder and initialise in it.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Make this folder and initialise in it.", show_default=False),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="The project's name. Default: the folder's.", show_default=False)
+        str | None,
+        typer.Option("--name", help="The project's name. Default: the folder's.", show_default=False),
     ] = None,
     template: Annotated[str, typer.Option("--template", "-t", help="What to start from.")] = "default",
     airflow_version: Annotated[

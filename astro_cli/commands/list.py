@@ -20,7 +20,11 @@ def list_sandboxes(ctx: typer.Context) -> None:
     app = obj(ctx)
     found = app.engine.status()
     app.console.result(
-        {"sandboxes": [{**asdict(status), "healthy": status.healthy, "url": url_of(status)} for status in found]},
+        {
+            "sandboxes": [
+                {**asdict(status), "healthy": status.healthy, "url": url_of(status)} for status in found
+            ]
+        },
         lambda: _show(app.console, found),
     )
 

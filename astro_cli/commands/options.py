@@ -13,13 +13,19 @@ if TYPE_CHECKING:
 
 EnvFiles = Annotated[
     list[Path] | None,
-    typer.Option("--env", "-e", help="Environment file; may be given several times. Default: .env", show_default=False),
+    typer.Option(
+        "--env", "-e", help="Environment file; may be given several times. Default: .env", show_default=False
+    ),
 ]
 SettingsFile = Annotated[
     Path | None,
-    typer.Option("--settings-file", "-s", help="Objects file. Default: airflow_settings.yaml", show_default=False),
+    typer.Option(
+        "--settings-file", "-s", help="Objects file. Default: airflow_settings.yaml", show_default=False
+    ),
 ]
-ForceBuild = Annotated[bool, typer.Option("--build", help="Build the image even if its inputs are unchanged.")]
+ForceBuild = Annotated[
+    bool, typer.Option("--build", help="Build the image even if its inputs are unchanged.")
+]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Build every step anew.")]
 ImageName = Annotated[
     str | None,
@@ -28,7 +34,11 @@ ImageName = Annotated[
 Wait = Annotated[
     float | None,
     typer.Option(
-        "--wait", min=1, metavar="SECONDS", help="Time allowed to become healthy. Default: 120", show_default=False
+        "--wait",
+        min=1,
+        metavar="SECONDS",
+        help="Time allowed to become healthy. Default: 120",
+        show_default=False,
     ),
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return as soon as everything is started.")]

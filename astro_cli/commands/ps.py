@@ -39,7 +39,9 @@ def _show(console: Console, status: SandboxStatus, now: float) -> None:
     total = sum(service.memory or 0 for service in status.services)
     console.table(("SERVICE", "STATE", "HEALTH", "UP", "MEMORY", "RESTARTS"), rows)
     console.note()
-    console.note(f"{status.project_name} is {status.state}: {url_of(status) or 'start it with `astro airflow start`'}")
+    console.note(
+        f"{status.project_name} is {status.state}: {url_of(status) or 'start it with `astro airflow start`'}"
+    )
     age = f", image {duration(now - status.image_created)} old" if status.image_created else ""
     memory = f", {total // MIB} MiB in all" if total else ""
     console.note(f"Airflow {status.airflow_version or 'unknown'}{age}{memory}")

@@ -31,14 +31,22 @@ def start(
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", "-p", min=1, max=65535, show_default=False,
+            "--port",
+            "-p",
+            min=1,
+            max=65535,
+            show_default=False,
             help="Port of the web UI on this machine. Default: 8080 or the next free one, then always the same.",
         ),
     ] = None,
     expose_db: Annotated[
         int | None,
         typer.Option(
-            "--expose-db", min=1, max=65535, metavar="PORT", show_default=False,
+            "--expose-db",
+            min=1,
+            max=65535,
+            metavar="PORT",
+            show_default=False,
             help="Publish Postgres on this port of the loopback interface.",
         ),
     ] = None,
@@ -92,7 +100,9 @@ def _show(app: App, result: StartResult) -> None:
         console.line(f"{app.project.name} is already running, nothing has changed: {result.url}")
         return
     state = "is ready" if result.healthy else "is starting"
-    console.line(f"{app.project.name} {state}: {result.url}  (Airflow {result.airflow_version}, {result.seconds:.1f} s)")
+    console.line(
+        f"{app.project.name} {state}: {result.url}  (Airflow {result.airflow_version}, {result.seconds:.1f} s)"
+    )
     console.note()
     console.note("  astro airflow logs -f    what the services say")
     console.note("  astro airflow ps         state, health and memory")
@@ -107,5 +117,3 @@ def _open_browser(app: App, url: str) -> None:
     import webbrowser
 
     webbrowser.open(url)
-
-

@@ -28,4 +28,9 @@ def version(ctx: typer.Context) -> None:
         "engine": engine,
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }
-    app.console.result(data, lambda: [app.console.line(f"{key:<16}{value or 'none'}") for key, value in data.items()])
+
+    def show() -> None:
+        for key, value in data.items():
+            app.console.line(f"{key.replace('_', ' '):<18}{value or 'none'}")
+
+    app.console.result(data, show)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,6 @@ class DockerEngine:
     def api(self) -> DockerApi:
         """Changes things on the engine, through the SDK."""
         from astro_cli.runtime.docker_api import DockerApi
-    from astro_cli.runtime.endpoint import EngineInfo
 
         return DockerApi(self.reader.endpoint)
 
@@ -66,12 +66,14 @@ class DockerEngine:
         """See `Engine.check`."""
         return self.reader.info()
 
-    def prepare(self, project: Project, options: PrepareOptions, report: Report) -> Environment:
+    def prepare(
+        self, project: Project, sandbox_id: str, options: PrepareOptions, report: Report
+    ) -> Environment:
         """See `Engine.prepare`."""
         from astro_cli.runtime.docker_images import ImageBuilder
 
         return ImageBuilder(self.reader, lambda: self.api, self._environ, self._settings()).prepare(
-            project, options, report
+            project, sandbox_id, options, report
         )
 
     # up and down
@@ -375,7 +377,7 @@ class DockerEngine:
         import tarfile
 
         try:
-            body = self.reader.bytes(f"/containers/{container['Id']}/archive", path=f"{RUN_DIR}/status.json")
+            body = self.reader.read(f"/containers/{container['Id']}/archive", path=f"{RUN_DIR}/status.json")
             with tarfile.open(fileobj=io.BytesIO(body)) as tar:
                 content = tar.extractfile("status.json")
                 told: dict[str, Any] = json.load(content) if content else {}
@@ -384,9 +386,7 @@ class DockerEngine:
         started = _epoch(container["State"].get("StartedAt")) or 0.0
         return told if float(told.get("updated_at", 0)) >= started else {}
 
-    def _postgres_status(
-        self, container: Mapping[str, Any] | None, told: Mapping[str, Any]
-    ) -> ServiceStatus:
+    def _postgres_status(self, container: Mapping[str, Any] | None, told: Mapping[str, Any]) -> ServiceStatus:
         if container is None:
             return ServiceStatus("postgres", "missing")
         state = container["State"]
@@ -406,7 +406,9 @@ class DockerEngine:
 
     def _memory(self, container_id: str) -> int | None:
         """Resident memory of a whole container, without the page cache, as `docker stats` counts it."""
-        answer = self.reader.json(f"/containers/{container_id}/stats", **{"stream": "false", "one-shot": "true"})
+        answer = self.reader.json(
+            f"/containers/{container_id}/stats", **{"stream": "false", "one-shot": "true"}
+        )
         memory = answer.get("memory_stats") or {}
         if "usage" not in memory:
             return None
@@ -431,36 +433,36 @@ def _service_status(name: str, container: Mapping[str, Any] | None, told: Mappin
     if container is None:
         return ServiceStatus(name, "missing")
     entry: Mapping[str, Any] = (told.get("services") or {}).get(name) or {}
-    died = {
-        "restarts": int(entry.get("restarts") or 0),
-        "exit_code": _exit_code(entry),
-        "out_of_memory": bool(entry.get("oom")),
-    }
-    state = container["State"]
-    if not state["Running"]:
-        return ServiceStatus(
-            name,
-            "stopped",
-            restarts=died["restarts"],
-            exit_code=died["exit_code"] if died["exit_code"] is not None else state["ExitCode"],
-            out_of_memory=died["out_of_memory"] or bool(state.get("OOMKilled")),
-        )
-    return ServiceStatus(
+    ended = _exit_code(entry)
+    known = ServiceStatus(
         name,
         str(entry.get("state", "starting")),
         health=str(entry.get("health") or "starting"),
         started_at=entry.get("started_at"),
         memory=entry.get("memory"),
-        restarts=died["restarts"],
-        exit_code=died["exit_code"],
-        out_of_memory=died["out_of_memory"],
+        restarts=int(entry.get("restarts") or 0),
+        exit_code=ended,
+        out_of_memory=bool(entry.get("oom")),
+    )
+    state = container["State"]
+    if state["Running"]:
+        return known
+    return replace(
+        known,
+        state="stopped",
+        health=None,
+        started_at=None,
+        memory=None,
+        exit_code=ended if ended is not None else int(state["ExitCode"]),
+        out_of_memory=known.out_of_memory or bool(state.get("OOMKilled")),
     )
 
 
 def _exit_code(entry: Mapping[str, Any]) -> int | None:
     if entry.get("signal"):
-        return -signal.Signals[entry["signal"]].value
-    return None if entry.get("exit_code") is None else int(entry["exit_code"])
+        return -signal.Signals[str(entry["signal"])].value
+    code: int | None = entry.get("exit_code")
+    return code
 
 
 def _labels(stack: Stack) -> dict[str, str]:

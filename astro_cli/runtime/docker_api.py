@@ -63,7 +63,11 @@ class DockerApi:
             yield
         except docker.errors.APIError as exc:
             raise _explained(exc) from exc
-        except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as exc:
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+        ) as exc:
             raise unreachable(self._endpoint, _system_error(exc) or exc) from exc
 
     # networks, volumes, images
@@ -100,7 +104,7 @@ class DockerApi:
     ) -> str:
         """Create (not start) a container with its private files inside; returns its id."""
         with self._translated():
-            host_config = self.client.create_host_config(
+            host_config: Any = self.client.create_host_config(
                 binds=[f"{mount.source}:{mount.target}" for mount in spec.mounts],
                 port_bindings={inside: ("127.0.0.1", outside) for inside, outside in spec.ports.items()},
                 cap_drop=["ALL"],
@@ -109,7 +113,7 @@ class DockerApi:
                 extra_hosts={"host.docker.internal": "host-gateway"},
             )
             networking = self.client.create_networking_config(
-                {network: self.client.create_endpoint_config(aliases=[spec.name])}
+                {network: self.client.create_endpoint_config(aliases=[spec.name])}  # type: ignore[arg-type]  # the stub is wrong
             )
             container_id = str(
                 self.client.create_container(

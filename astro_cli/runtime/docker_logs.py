@@ -98,7 +98,7 @@ def _lines(
         options["follow"] = "true"
     if query.since is not None:
         options["since"] = f"{query.since:.9f}"
-    for raw in _unframe(reader.stream(f"/containers/{container_id}/logs", **options)):
+    for raw in _unframe(reader.stream(f"/containers/{container_id}/logs", timeout=None, **options)):
         line = _parse(name, raw)
         if not query.services or line.service in query.services:
             yield line

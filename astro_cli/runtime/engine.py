@@ -176,7 +176,9 @@ class Engine(Protocol):
     def check(self) -> EngineInfo:
         """Say what answers, or raise EngineError with a way out."""
 
-    def prepare(self, project: Project, options: PrepareOptions, report: Report) -> Environment:
+    def prepare(
+        self, project: Project, sandbox_id: str, options: PrepareOptions, report: Report
+    ) -> Environment:
         """Make what the project runs in, if its inputs have changed."""
 
     def up(self, stack: Stack, environment: Environment, report: Report) -> tuple[Change, ...]:

@@ -63,9 +63,9 @@ class EngineReader:
 
     def json(self, path: str, /, **query: str) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
         """The decoded answer to `GET path`."""
-        return json.loads(self.bytes(path, **query))
+        return json.loads(self.read(path, **query))
 
-    def bytes(self, path: str, /, **query: str) -> bytes:
+    def read(self, path: str, /, **query: str) -> bytes:
         """The whole body of the answer to `GET path`."""
         return b"".join(self.stream(path, timeout=CONNECT_SECONDS, **query))
 
@@ -101,7 +101,9 @@ class EngineReader:
             import ssl
 
             context = ssl.create_default_context(cafile=str(self.endpoint.tls_folder / "ca.pem"))
-            context.load_cert_chain(self.endpoint.tls_folder / "cert.pem", self.endpoint.tls_folder / "key.pem")
+            context.load_cert_chain(
+                self.endpoint.tls_folder / "cert.pem", self.endpoint.tls_folder / "key.pem"
+            )
             return http.client.HTTPSConnection(
                 parts.hostname, parts.port or 2376, timeout=timeout, context=context
             )

@@ -70,6 +70,7 @@ EXIT_MIGRATION = 4
 
 STATUS_SECONDS = 5.0
 MEMORY_SECONDS = 10.0
+MEMORY_SECONDS_STARTING = 2.0
 HEALTH_SECONDS = 5.0
 HEALTH_SECONDS_STARTING = 1.0
 HEALTH_TIMEOUT = 10.0
@@ -551,7 +552,9 @@ class Supervisor:
         self.probe: HealthProbe | None = None
         self.api_answered_at = 0.0
         self.oom_seen = oom_kills()
-        self.status_due = self.memory_due = self.health_due = 0.0
+        self.status_due = time.monotonic()
+        self.memory_due = self.status_due + MEMORY_SECONDS
+        self.health_due = self.status_due + HEALTH_SECONDS
         self.changed = True
 
     # -- life
@@ -567,8 +570,8 @@ class Supervisor:
         code = self._prepare_database()
         if code is not None or self.stopping:
             return self._end(code or 0)
-        for service in self.services.values():
-            self._start(service)
+        for name in self.config.services:
+            self._start(self.services[name])
         while not self.stopping:
             self.tick()
         return self._end(0)
@@ -754,7 +757,9 @@ class Supervisor:
         service.state, service.health = "running", "starting"
         service.started_at = time.time()
         service.memory = None
-        self.health_due = time.monotonic() + HEALTH_SECONDS_STARTING
+        now = time.monotonic()
+        self.health_due = min(self.health_due, now + HEALTH_SECONDS_STARTING)
+        self.memory_due = min(self.memory_due, now + MEMORY_SECONDS_STARTING)
         self.changed = True
         for client in service.waiting_clients:
             self._answer(client, True, f"{service.name} restarted")

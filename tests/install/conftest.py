@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 # fmt: off
 BASIC_TOOLS = (
     "awk", "bash", "cat", "cp", "cut", "dirname", "env", "grep", "head", "id", "ln", "mkdir", "mktemp", "mv",
-    "readlink", "rm", "rmdir", "runuser", "sed", "sha256sum", "tail", "tr",
+    "readlink", "rm", "rmdir", "sed", "tail", "tr",
 )
 # fmt: on
 
@@ -134,6 +134,9 @@ def tools(shared: Path) -> dict[str, Path]:
         folder.mkdir(parents=True)
     for name in BASIC_TOOLS:
         link_tool(folders["basic"], name)
+    for name in ("runuser", "sha256sum", "shasum"):  # which of them depends on the system
+        if shutil.which(name):
+            link_tool(folders["basic"], name)
     for name in ("curl", "wget"):
         if shutil.which(name):
             link_tool(folders[name], name)

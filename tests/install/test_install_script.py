@@ -160,17 +160,15 @@ def test_sudo_installs_for_the_user_who_called_it(user_machine: Machine) -> None
         rule.unlink()
 
 
-def test_what_sudo_sets_is_enough_to_install_for_its_caller(user_machine: Machine) -> None:
-    user, home = user_machine.user, user_machine.home
-    assert user
-    as_root = Machine(Path("/root"), user_machine.tools, user_machine.release)
-    before = as_root.launcher.is_symlink()
+def test_what_sudo_sets_is_enough_to_install_for_its_caller(machine: Machine, user_machine: Machine) -> None:
+    assert user_machine.user
+    uid = pwd.getpwnam(user_machine.user).pw_uid
 
-    as_root.install(SUDO_USER=user, SUDO_UID=str(pwd.getpwnam(user).pw_uid))
+    machine.install(SUDO_USER=user_machine.user, SUDO_UID=str(uid))
 
     assert user_machine.astro() == "astro 0.2.0"
-    assert {path.lstat().st_uid for path in home.rglob("*")} == {pwd.getpwnam(user).pw_uid}
-    assert as_root.launcher.is_symlink() == before
+    assert user_machine.owners() == {uid}
+    assert machine.tree() == {}, "something went to the home of root"
 
 
 def test_says_the_line_to_add_when_path_lacks_local_bin(machine: Machine) -> None:

@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,13 +26,18 @@ if TYPE_CHECKING:
 
 SLEEP = "import time; time.sleep(100)"
 FAIL = "import sys; print('going down', flush=True); sys.exit(7)"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(100)"
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(100)
+"""
 # A worker in a process group of its own, as Airflow makes for a task: only its session says whose it is.
 WITH_WORKER = """
 import os, time
 if os.fork() == 0:
     os.setpgid(0, 0)
-print(os.getpid(), flush=True)
+os.write(1, b"%d\\n" % os.getpid())
 time.sleep(100)
 """
 
@@ -52,12 +58,13 @@ class Run:
     def start(self, **environment: str) -> Run:
         (self.folder / "environment.json").write_text(json.dumps(self.environment))
         (self.folder / "config.json").write_text(json.dumps(self.config))
-        self.process = subprocess.Popen(
-            self.command("run", str(self.folder)),
-            stdout=(self.folder / "log").open("wb"),
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
-        )
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command("run", str(self.folder)),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+            )
         return self
 
     @staticmethod
@@ -127,7 +134,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 
 def test_lines_of_a_service_carry_its_name_and_secrets_are_never_printed(make: Callable[..., Run]) -> None:
-    code = "import os, sys; print('one'); sys.stderr.write('two\\n'); print(len(os.environ['SANDBOX_VALUE']), end='')"
+    code = "import os, sys; print('one'); sys.stderr.write('two\\n'); print(len(os.environ['SANDBOX_VALUE']))"
     run = make(services={"scheduler": python(code)}).start()
     run.wait_for(lambda: "scheduler | 7" in run.log)
     lines = run.log.splitlines()
@@ -247,9 +254,9 @@ def test_a_reader_of_the_status_never_sees_half_of_it(make: Callable[..., Run]) 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_memory_of_a_service_counts_its_whole_tree(make: Callable[..., Run]) -> None:
-    code = "import os, time; os.fork() or bytearray(os.urandom(1)) ; data = os.urandom(40_000_000); time.sleep(100)"
+    code = "import os, time; os.fork(); data = os.urandom(40_000_000); time.sleep(100)"
     run = make(services={"scheduler": python(code), "triggerer": python(SLEEP)}).start()
-    run.wait_for(lambda: (run.service("scheduler").get("memory") or 0) > 70_000_000, seconds=14)
+    run.wait_for(lambda: (run.service("scheduler").get("memory") or 0) > 70_000_000)
     assert 1_000_000 < run.service("triggerer")["memory"] < 40_000_000
 
 
@@ -288,7 +295,7 @@ def test_a_forked_service_runs_the_entry_point_as_its_own_program(
     assert not any(alive(pid) for pid in forked)
 
 
-# ----------------------------------------------------------------------------------------------------------- database
+# -------------------------------------------------------------------------------------------------- database
 
 
 def database(folder: Path, *revisions: str) -> str:
@@ -349,7 +356,7 @@ def test_a_failed_migration_ends_the_run_with_its_own_exit_code(make: Callable[.
 
 
 def test_services_wait_until_the_database_listens(make: Callable[..., Run]) -> None:
-    with contextlib.closing(supervisor.socket.socket()) as server:
+    with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = {"host": "127.0.0.1", "port": server.getsockname()[1]}
         run = make(services={"scheduler": python(SLEEP)}, database=address).start()
@@ -375,7 +382,7 @@ def test_only_revisions_this_airflow_does_not_know_are_newer() -> None:
     assert judge_revisions({"c", "z"}, heads, known) == "newer"
 
 
-# ------------------------------------------------------------------------------------------------------------- health
+# ---------------------------------------------------------------------------------------------------- health
 
 
 class HealthServer(http.server.BaseHTTPRequestHandler):
@@ -447,7 +454,7 @@ def test_only_a_json_object_with_status_200_is_an_answer() -> None:
     assert parse_health(b"") is None
 
 
-# --------------------------------------------------------------------------------------------------- lines and input
+# ------------------------------------------------------------------------------------------- lines and input
 
 
 def test_lines_are_put_together_from_pieces_and_cut_between_characters() -> None:

@@ -9,7 +9,7 @@ PROJECT = Path(__file__).parents[1]
 
 
 def test_every_dag_file_can_be_imported():
-    dags = DagBag(PROJECT / "dags", include_examples=False)
+    dags = DagBag(PROJECT / "dags")
 
     assert dags.import_errors == {}
     assert {"hello_astro", "asset_report"} <= set(dags.dag_ids)

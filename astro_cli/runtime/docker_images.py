@@ -1,0 +1,201 @@
+"""Decides which images a project needs, and has those built whose inputs have changed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import astro_cli
+from astro_cli import image, labels
+from astro_cli.airflow import PROJECT_FOLDERS, SUPPORTED_VERSIONS
+from astro_cli.errors import AstroError, ProjectError
+from astro_cli.paths import log_dir, make_private_dir
+from astro_cli.runtime.build import BuildEvent, BuildRequest, build
+from astro_cli.runtime.engine import Environment
+from astro_cli.runtime.engine_http import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from astro_cli.project import Project
+    from astro_cli.runtime.docker_api import DockerApi
+    from astro_cli.runtime.engine import PrepareOptions, Report
+    from astro_cli.runtime.engine_http import EngineReader
+    from astro_cli.settings import Settings
+
+PACKAGE = Path(astro_cli.__file__).parent
+_FROM_ENGINE = re.compile(r"\s*FROM\s+(?:--\S+\s+)*localhost/astro/airflow:(\S+)", re.IGNORECASE)
+
+
+class ImageBuilder:
+    """Prepares images for one engine; the SDK is connected to only if something must be built."""
+
+    def __init__(
+        self,
+        reader: EngineReader,
+        api: Callable[[], DockerApi],
+        environ: Mapping[str, str],
+        settings: Settings,
+    ) -> None:
+        self._reader = reader
+        self._api = api
+        self._settings = settings
+        self._host = image.host_settings(environ, apt_mirror=settings.text("build.apt_mirror"))
+
+    def prepare(
+        self, project: Project, sandbox_id: str, options: PrepareOptions, report: Report
+    ) -> Environment:
+        """The project's image, and the database image for its Airflow; built if their inputs changed.
+
+        Raises:
+            ProjectError: something of the user's is at fault: Dockerfile, requirement, package, base image.
+        """
+        if options.image_name is not None:
+            return self._ready_image(options.image_name, report)
+        dockerfile = _read_dockerfile(project)
+        version = engine_version(dockerfile)
+        engine_id = self._engine_images(version, report) if version else ""
+        files = image.project_context(project.root)
+        inputs = image.inputs_hash(
+            dockerfile, files, engine_image_id=engine_id, settings=self._host, mounted=PROJECT_FOLDERS
+        )
+        found = None if options.force else self._find(sandbox_id, inputs)
+        if found is not None:
+            return Environment(found["Id"], _airflow_version(found, project.dockerfile.name), created=False)
+        request = BuildRequest(
+            dockerfile=dockerfile,
+            files=files,
+            tags=(image.project_image(project.name, sandbox_id),),
+            labels={
+                labels.SANDBOX: sandbox_id,
+                labels.PROJECT: project.project_id,
+                labels.NAME: project.name,
+                labels.PATH: str(project.root),
+                labels.INPUTS_HASH: inputs,
+            },
+            settings=self._host,
+            no_cache=options.no_cache,
+        )
+        image_id = self._build(request, f"project-{sandbox_id}", "the project's image", report)
+        return self._environment(image_id, project.dockerfile.name, report, created=True)
+
+    def _ready_image(self, name: str, report: Report) -> Environment:
+        try:
+            image_id = str(self._reader.json(f"/images/{name}/json")["Id"])
+        except NotFound as exc:
+            raise ProjectError(
+                f"there is no image `{name}` on this engine",
+                hint="build or pull it first, or leave --image-name out to build the project's own",
+            ) from exc
+        return self._environment(image_id, name, report, created=False)
+
+    def _environment(self, image_id: str, name: str, report: Report, *, created: bool) -> Environment:
+        version = _airflow_version(self._reader.json(f"/images/{image_id}/json"), name)
+        self._engine_images(version, report)
+        return Environment(image_id, version, created=created)
+
+    def _engine_images(self, version: str, report: Report) -> str:
+        """Have both images of `images/Dockerfile` for a version; returns the engine image's id."""
+        if version not in SUPPORTED_VERSIONS:
+            raise ProjectError(
+                f"this astro has no engine for Airflow {version}",
+                hint=f"write one of {', '.join(SUPPORTED_VERSIONS)} into the Dockerfile's FROM line",
+            )
+        folder = images_folder()
+        dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
+        files = image.engine_context(folder, PACKAGE / "runtime/supervisor.py")
+        base = self._settings.text("image.base") or ""
+        arguments = {"BASE_IMAGE": base, "AIRFLOW_VERSION": version}
+        inputs = image.inputs_hash(
+            dockerfile, files, engine_image_id="", settings=image.HostSettings(), arguments=arguments
+        )
+        marks = image.engine_labels(
+            astro_cli.__version__, version, (folder / "migrations.json").read_text(encoding="utf-8")
+        )
+        ids = []
+        for target, name, what in (
+            ("airflow", image.engine_image(version), f"the engine image for Airflow {version} (once)"),
+            ("postgres", image.postgres_image(version), "the database image (once)"),
+        ):
+            known = self._inspect(name)
+            if known is not None and _labels(known).get(labels.INPUTS_HASH) == inputs:
+                ids.append(str(known["Id"]))
+                continue
+            request = BuildRequest(
+                dockerfile=dockerfile,
+                files=files,
+                tags=(name,),
+                target=target,
+                labels={**marks, labels.INPUTS_HASH: inputs},
+                arguments=arguments,
+                settings=self._host,
+            )
+            ids.append(self._build(request, f"engine-{target}", what, report))
+        return ids[0]
+
+    def _build(self, request: BuildRequest, log_name: str, what: str, report: Report) -> str:
+        """Build one image; the whole log is kept beside the others in the log folder."""
+        report.step(f"build {what}")
+        path = make_private_dir(log_dir()) / f"build-{log_name}.log"
+
+        def show(event: BuildEvent) -> None:
+            report.detail(event.text if event.kind == "line" else f"{event.step} {event.kind}")
+
+        try:
+            with path.open("w", encoding="utf-8") as log:
+                return build(self._api().client, request, log=log, on_event=show).image_id
+        except AstroError as exc:
+            exc.details = (*exc.details, f"the whole log: {path}")
+            raise
+
+    def _find(self, sandbox_id: str, inputs: str) -> dict[str, Any] | None:
+        marks = [f"{labels.SANDBOX}={sandbox_id}", f"{labels.INPUTS_HASH}={inputs}"]
+        found = self._reader.json("/images/json", filters=json.dumps({"label": marks}))
+        return dict(found[0]) if found else None
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(self._reader.json(f"/images/{name}/json"))
+        except NotFound:
+            return None
+
+
+def images_folder() -> Path:
+    """The folder of the engine's Dockerfile: in the installed package, or beside it in a checkout."""
+    inside = PACKAGE / "images"
+    return inside if inside.is_dir() else PACKAGE.parent / "images"
+
+
+def engine_version(dockerfile: str) -> str | None:
+    """The Airflow version that the Dockerfile's FROM line asks the engine image for; None with another base."""
+    found = (_FROM_ENGINE.match(line) for line in dockerfile.splitlines())
+    return next((match.group(1) for match in found if match), None)
+
+
+def _read_dockerfile(project: Project) -> str:
+    try:
+        return project.dockerfile.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise ProjectError(
+            "the project has no Dockerfile", hint="write the missing files with `astro airflow init`"
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ProjectError(f"the Dockerfile cannot be read: {exc}") from exc
+
+
+def _labels(inspected: Mapping[str, Any]) -> Mapping[str, str]:
+    """The labels of an image, from either of the engine's two ways to describe one."""
+    found: Mapping[str, str] = inspected.get("Labels") or (inspected.get("Config") or {}).get("Labels") or {}
+    return found
+
+
+def _airflow_version(inspected: Mapping[str, Any], name: str) -> str:
+    version = _labels(inspected).get(labels.AIRFLOW_VERSION)
+    if not version:
+        raise ProjectError(
+            f"the image of `{name}` is not built on astro's engine image",
+            hint=f"begin the Dockerfile with `FROM {image.engine_image(SUPPORTED_VERSIONS[0])}`",
+        )
+    return version
