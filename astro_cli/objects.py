@@ -140,16 +140,7 @@ def pool_body(pool: Pool) -> dict[str, Any]:
 
 
 def api_bodies(objects: Objects) -> dict[str, list[dict[str, Any]]]:
-    """The REST collections and what each is to hold; pools come first, as connections may not name them."""
-    return {
-        "pools": [pool_body(pool) for pool in objects.pools],
-        "variables": [variable_body(variable) for variable in objects.variables],
-        "connections": [connection_body(connection) for connection in objects.connections],
-    }
-
-
-def api_bodies(objects: Objects) -> dict[str, list[dict[str, Any]]]:
-    """All bodies by collection of the API, in the order to write them."""
+    """The REST collections and what each is to hold, in the order of writing."""
     return {
         "pools": [pool_body(pool) for pool in objects.pools],
         "variables": [variable_body(variable) for variable in objects.variables],

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from astro_cli import image
 from astro_cli.errors import ProjectError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def rules(*lines: str) -> image.IgnoreRules:
@@ -152,3 +155,112 @@ RUN echo a \\
 run --network=none ["true"]
 RUN <<EOF
 RUN inside
+EOF
+COPY <<-'END' <<TWO /x
+\tRUN inside
+\tEND
+FROM inside
+TWO
+LABEL a="RUN x"
+from scratch
+ONBUILD RUN later
+RUN \\
+  last"""
+
+REWRITTEN = """\
+# RUN not this
+ARG BASE=x
+FROM ${BASE} AS one
+ARG K=v
+RUN --mount=type=cache,target=/c echo a \\
+  # RUN a comment
+  && RUN=1 \\
+
+  echo b
+run --mount=type=cache,target=/c --network=none ["true"]
+RUN --mount=type=cache,target=/c <<EOF
+RUN inside
+EOF
+COPY <<-'END' <<TWO /x
+\tRUN inside
+\tEND
+FROM inside
+TWO
+LABEL a="RUN x"
+from scratch
+ARG K=v
+ONBUILD RUN later
+RUN --mount=type=cache,target=/c \\
+  last"""
+
+
+def test_every_run_gets_the_mounts_and_every_stage_the_arguments() -> None:
+    assert image.with_host_settings(DOCKERFILE, ["type=cache,target=/c"], {"K": "v"}) == REWRITTEN
+
+
+def test_the_escape_directive_is_followed() -> None:
+    text = "# escape=`\nFROM x\nRUN a `\n RUN b\nRUN c \\\nRUN d\n"
+    out = image.with_host_settings(text, ["m"], {})
+    assert out == "# escape=`\nFROM x\nRUN --mount=m a `\n RUN b\nRUN --mount=m c \\\nRUN --mount=m d\n"
+
+
+def test_without_settings_a_dockerfile_stays_as_it_is() -> None:
+    assert image.with_host_settings(DOCKERFILE, [], {}) == DOCKERFILE
+
+
+def settings(environ: dict[str, str], folder: Path, **options: object) -> image.HostSettings:
+    places = {"pip_configs": (), "certificates": folder / "none", "system_bundle": folder / "none"}
+    return image.host_settings(environ, **{**places, **options})  # type: ignore[arg-type]
+
+
+def test_indexes_come_from_the_environment_before_pips_files(tmp_path: Path) -> None:
+    config = tmp_path / "pip.conf"
+    config.write_text(
+        "[global]\nindex-url = https://file.invalid/simple\n"
+        "extra-index-url =\n  file:///disk\n  https://more.invalid\n"
+    )
+
+    from_file = settings({}, tmp_path, pip_configs=(config,))
+    from_both = settings({"PIP_INDEX_URL": "https://env.invalid/simple"}, tmp_path, pip_configs=(config,))
+
+    assert from_file.pip_conf == (
+        "[global]\nindex-url = https://file.invalid/simple\nextra-index-url = https://more.invalid\n"
+    )
+    assert from_both.uv_toml == (
+        '[[index]]\nurl = "https://more.invalid"\n'
+        '[[index]]\nurl = "https://env.invalid/simple"\ndefault = true\n'
+    )
+
+
+def test_uv_index_names_are_dropped_and_the_hosts_disk_is_skipped(tmp_path: Path) -> None:
+    found = settings(
+        {"UV_INDEX": "corp=https://c.invalid/s file:///opt", "PIP_INDEX_URL": "file:///x"}, tmp_path
+    )
+
+    assert found.pip_conf == "[global]\nextra-index-url = https://c.invalid/s\n"
+
+
+def test_certificates_of_the_machine_are_added_to_its_bundle(tmp_path: Path) -> None:
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra/corp.crt").write_text("CORP\n")
+    (tmp_path / "bundle").write_text("PUBLIC\n")
+
+    found = settings({}, tmp_path, certificates=tmp_path / "extra", system_bundle=tmp_path / "bundle")
+
+    assert found.ca_bundle == b"PUBLIC\nCORP\n"
+
+
+def test_proxies_keep_both_spellings_and_stay_out_of_the_files(tmp_path: Path) -> None:
+    found = settings({"HTTPS_PROXY": "http://a", "no_proxy": "b", "HTTP_PROXY": ""}, tmp_path)
+
+    assert found.proxies == (("HTTPS_PROXY", "http://a"), ("no_proxy", "b"))
+    assert found.files() == {}
+    assert found.image() is None
+
+
+def test_settings_are_mounted_from_an_image_of_their_own() -> None:
+    found = image.HostSettings(ca_bundle=b"x", apt_mirror="https://m.invalid")
+
+    assert found.mounts()[0] == f"type=bind,from={found.image()},target=/run/build"
+    assert found.arguments()["SSL_CERT_FILE"] == "/run/build/ca.crt"
+    assert "PIP_CONFIG_FILE" not in found.arguments()

@@ -40,13 +40,13 @@ def test_no_file_keeps_its_name_from_the_package():
     assert not [path for path in files() if "dot-" in path or path.endswith((".j2", ".pyc"))]
 
 
-def test_the_config_holds_id_name_and_version_as_text():
+def test_the_config_holds_id_and_name_as_text():
     config = parse(
-        files(name="123", project_id="123e45", airflow_version="3.3.2")[".astro/config.yaml"].content,
+        files(name="123", project_id="123e45")[".astro/config.yaml"].content,
         name="c",
     )
 
-    assert config.plain() == {"project": {"id": "123e45", "name": "123"}, "airflow": {"version": "3.3.2"}}
+    assert config.plain() == {"project": {"id": "123e45", "name": "123"}}
 
 
 def test_a_written_project_is_read_back(tmp_path):

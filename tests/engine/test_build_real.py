@@ -64,7 +64,9 @@ def engine_request(target: str, name: str) -> BuildRequest:
     )
 
 
-def request(dockerfile: str, tag: str, settings: image.HostSettings | None = None, **files: str) -> BuildRequest:
+def request(
+    dockerfile: str, tag: str, settings: image.HostSettings | None = None, **files: str
+) -> BuildRequest:
     context = tuple(
         image.ContextFile(name.replace("_txt", ".txt"), content=text.encode()) for name, text in files.items()
     )
@@ -84,7 +86,9 @@ def failure(client: Any, wanted: BuildRequest) -> AstroError:
 
 
 def test_a_build_reports_its_steps_and_its_output(client: Any, tag: str) -> None:
-    result, log, events = run_build(client, request(f"FROM {BASE}\nRUN echo hello $((40 + {os.getpid()}))\n", tag))
+    result, log, events = run_build(
+        client, request(f"FROM {BASE}\nRUN echo hello $((40 + {os.getpid()}))\n", tag)
+    )
 
     line = f"hello {40 + os.getpid()}"
     assert client.inspect_image(tag)["Id"] == result.image_id
@@ -95,7 +99,9 @@ def test_a_build_reports_its_steps_and_its_output(client: Any, tag: str) -> None
 
 
 def test_a_build_without_changes_takes_less_than_two_seconds(client: Any, tag: str) -> None:
-    wanted = request(f"FROM {BASE}\nRUN echo once\nCOPY a_txt a.txt\n".replace("a_txt", "a.txt"), tag, a_txt="a")
+    wanted = request(
+        f"FROM {BASE}\nRUN echo once\nCOPY a_txt a.txt\n".replace("a_txt", "a.txt"), tag, a_txt="a"
+    )
     first, _, _ = run_build(client, wanted)
 
     again, _, _ = run_build(client, wanted)
@@ -208,7 +214,7 @@ def test_the_hosts_settings_reach_a_step_and_never_the_image(client: Any, tag: s
     )
     steps = (
         'RUN cat "$SSL_CERT_FILE" "$PIP_CONFIG_FILE" "$UV_CONFIG_FILE" /run/build/apt-mirror '
-        f'| grep -c {CANARY} && echo "$https_proxy" | grep -q {CANARY}\nCOPY . /copied\n'
+        f'| grep -c C[A]NARY && echo "$https_proxy" | grep -q C[A]NARY && : {os.urandom(8).hex()}\nCOPY . /copied\n'
     )
 
     _, log, _ = run_build(client, request(f"FROM {BASE}\n{steps}", tag, settings, a_txt="a"))

@@ -20,6 +20,7 @@ def report(*, triggering_asset_events) -> list[str]:
     schedule=[earnings],  # runs when the asset is updated
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    is_paused_upon_creation=False,
     tags=["example"],
     doc_md=__doc__,
 )

@@ -74,6 +74,7 @@ def flaky(*, ti) -> None:
     schedule=None,  # runs when you trigger it
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    is_paused_upon_creation=False,  # ready at once; leave this out and a new DAG waits for its switch
     tags=["example"],
     doc_md=__doc__,
 )
