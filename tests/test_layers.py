@@ -21,7 +21,7 @@ LAYERS = (
         "state",
     ),
     ("runtime", "airflow_api"),
-    ("sandbox",),
+    ("sandbox", "project_init"),
     ("app", "commands", "cli", "__main__"),
 )
 KEEPERS = {

@@ -183,6 +183,7 @@ def _attempt(
     }
     report = _Report(log, on_event, flags)
     settings_image = settings.image() if mounts else None
+    brought = ""
     with tempfile.TemporaryFile() as context:
         write_context(
             (*request.files, ContextFile(BUILT_DOCKERFILE, content=dockerfile.encode("utf-8"))), context
@@ -190,7 +191,7 @@ def _attempt(
         context.seek(0)
         try:
             if settings_image:
-                _bring_settings(client, url, settings, settings_image)
+                brought = _bring_settings(client, url, settings, settings_image)
             response = client.post(
                 f"{url}/build",
                 data=context,
@@ -201,8 +202,8 @@ def _attempt(
             )
             _read(response, report)
         finally:
-            if settings_image:
-                _remove_quietly(client, f"{url}/images/{settings_image}")
+            if brought:
+                _remove_quietly(client, f"{url}/images/{brought}")
     if report.error is None and not report.image_id:
         raise ConnectionError("the build ended without a result")
     if report.error is not None:
@@ -214,7 +215,11 @@ def _attempt(
     return report
 
 
-def _bring_settings(client: BuildClient, url: str, settings: HostSettings, name: str) -> None:
+def _bring_settings(client: BuildClient, url: str, settings: HostSettings, name: str) -> str:
+    """Brings the image of the settings; returns its id.
+
+    A build removes its own image by id: another one at work may have brought the same name since.
+    """
     repository, tag = name.rsplit(":", 1)
     with tempfile.TemporaryFile() as archive:
         write_context(
@@ -235,6 +240,9 @@ def _bring_settings(client: BuildClient, url: str, settings: HostSettings, name:
         )
         if response.status_code >= 400:
             raise AstroError(f"the engine does not take the build settings: {_message(response)}")
+        said = [str(message.get("status", "")) for message in _messages(response.iter_content(None))]
+    ids = [text for text in said if re.fullmatch(r"(sha256:)?[0-9a-f]{64}", text)]
+    return ids[-1] if ids else name
 
 
 def _remove_quietly(client: BuildClient, url: str) -> None:

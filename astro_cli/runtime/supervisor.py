@@ -497,7 +497,7 @@ class Guardian:
             os.write(self._writer, b"%d\n" % number)
 
     def close(self) -> None:
-        """In a child of the supervisor: let go of the pipe, whose end means the supervisor's end."""
+        """Let go of the pipe: when nobody holds it any more, the supervisor is gone."""
         os.close(self._writer)
 
 
@@ -634,6 +634,9 @@ class Supervisor:
             self.tick(0.05)
         self.write_status()
         (self.run_dir / CONTROL_SOCKET).unlink(missing_ok=True)
+        self.guardian.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.guardian.pid, 0)
         return code
 
     def _catch_signals(self) -> None:

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import tarfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +47,9 @@ def engine_image(client: Any) -> str:
 def tag(client: Any) -> Iterator[str]:
     name = f"localhost/astro/test-build-{os.getpid()}:latest"
     yield name
-    try:
+    with suppress(docker.errors.ImageNotFound):
         client.remove_image(name, force=True)
-    except docker.errors.ImageNotFound:
-        return
+    client.prune_images(filters={"dangling": True, "label": [f"astro.test={name}"]})
 
 
 def engine_request(target: str, name: str) -> BuildRequest:
@@ -71,7 +72,7 @@ def request(
         image.ContextFile(name.replace("_txt", ".txt"), content=text.encode()) for name, text in files.items()
     )
     settings = image.host_settings(os.environ) if settings is None else settings
-    return BuildRequest(dockerfile, context, (tag,), settings=settings)
+    return BuildRequest(dockerfile, context, (tag,), labels={"astro.test": tag}, settings=settings)
 
 
 def run_build(client: Any, wanted: BuildRequest) -> tuple[BuildResult, str, list[BuildEvent]]:
@@ -259,3 +260,63 @@ def test_the_engine_image_says_what_it_is(client: Any, engine_image: str) -> Non
     heads = json.loads((REPO / "images/migrations.json").read_text())["heads"]
     assert labels[image.LABEL_AIRFLOW_VERSION] == AIRFLOW
     assert labels[image.LABEL_MIGRATION_HEADS] == ",".join(heads)
+
+
+def psql(client: Any, database: str, password: str, statement: str) -> tuple[int, str]:
+    """Runs a statement over TCP from a container of its own."""
+    address = f"postgresql://airflow:{password}@localhost/airflow"
+    made = client.create_container(
+        image.postgres_image(AIRFLOW),
+        ["psql", address, "-Atc", statement],
+        host_config=client.create_host_config(network_mode=f"container:{database}"),
+    )
+    try:
+        client.start(made["Id"])
+        code = client.wait(made["Id"])["StatusCode"]
+        return code, client.logs(made["Id"], stderr=False).decode().strip()
+    finally:
+        client.remove_container(made["Id"], force=True, v=True)
+
+
+def until_ready(client: Any, database: str) -> float:
+    started = time.monotonic()
+    while time.monotonic() - started < 20 and client.inspect_container(database)["State"]["Running"]:
+        asked = client.exec_create(database, ["pg_isready", "-q"])
+        client.exec_start(asked["Id"])
+        if client.exec_inspect(asked["Id"])["ExitCode"] == 0:
+            return time.monotonic() - started
+        time.sleep(0.05)
+    pytest.fail(client.logs(database).decode())
+
+
+def test_the_database_starts_migrated_on_a_new_volume_and_survives_a_kill(client: Any) -> None:
+    name = image.postgres_image(AIRFLOW)
+    build(client, engine_request("postgres", name), log=io.StringIO(), on_event=lambda event: None)
+    volume = client.create_volume()["Name"]
+    options = client.create_host_config(binds=[f"{volume}:/var/lib/postgresql/data"])
+    database = client.create_container(name, host_config=options)["Id"]
+    try:
+        secret = io.BytesIO()
+        with tarfile.open(fileobj=secret, mode="w") as archive:
+            entry = tarfile.TarInfo("password")
+            entry.uid, entry.mode, entry.size = 999, 0o400, 6
+            archive.addfile(entry, io.BytesIO(b"it's-a"))
+        client.put_archive(database, "/run/astro", secret.getvalue())
+        client.start(database)
+        until_ready(client, database)
+
+        heads = json.loads((REPO / "images/migrations.json").read_text())["heads"]
+        found = psql(client, database, "it%27s-a", "SELECT version_num FROM alembic_version")
+        assert found == (0, ",".join(heads))
+        assert psql(client, database, "wrong", "SELECT 1")[0] != 0
+
+        assert psql(client, database, "it%27s-a", "CREATE TABLE kept AS SELECT 42 AS a")[0] == 0
+        time.sleep(1)  # commits may lag by three times wal_writer_delay
+        client.kill(database, "SIGKILL")
+        client.wait(database)
+        client.start(database)
+        until_ready(client, database)
+        assert psql(client, database, "it%27s-a", "SELECT a FROM kept") == (0, "42")
+    finally:
+        client.remove_container(database, force=True, v=True)
+        client.remove_volume(volume, force=True)

@@ -55,6 +55,9 @@ def trace(*parts: bytes) -> dict[str, object]:
 IMAGE: dict[str, object] = {"id": "moby.image.id", "aux": {"ID": "sha256:abc"}}
 
 
+SETTINGS_ID = "sha256:" + "5" * 64
+
+
 class FakeResponse:
     def __init__(self, body: list[bytes], status: int = 200, cut: bool = False) -> None:
         self.status_code = status
@@ -88,7 +91,7 @@ class FakeEngine:
     def post(self, url: str, data: IO[bytes], **options: object) -> FakeResponse:
         self.asked.append(url.removeprefix("http://engine/v1.41"))
         if not url.endswith("/build"):
-            return FakeResponse([])
+            return FakeResponse([json.dumps({"status": SETTINGS_ID}).encode()])
         text = "".join(json.dumps(message) + "\r\n" for message in self._builds.pop(0)).encode()
         chunks = [text[start : start + 7] for start in range(0, len(text), 7)]
         return FakeResponse(chunks, self._status, self._cut)
@@ -165,13 +168,13 @@ def test_a_build_tells_steps_and_whole_lines_in_order() -> None:
     assert "  two\n" in text
 
 
-def test_settings_are_brought_before_a_build_and_removed_after_it() -> None:
+def test_settings_are_brought_before_a_build_and_removed_by_id_after_it() -> None:
     engine = FakeEngine([IMAGE])
     settings = HostSettings(ca_bundle=b"x")
 
     run(engine, BuildRequest("FROM x\n", (), ("t",), settings=settings))
 
-    assert engine.asked == ["/images/create", "/build", f"DELETE /images/{settings.image()}"]
+    assert engine.asked == ["/images/create", "/build", f"DELETE /images/{SETTINGS_ID}"]
 
 
 def test_the_helpers_last_line_is_the_message() -> None:
