@@ -460,7 +460,8 @@ def _service_status(name: str, container: Mapping[str, Any] | None, told: Mappin
 
 def _exit_code(entry: Mapping[str, Any]) -> int | None:
     if entry.get("signal"):
-        return -signal.Signals[str(entry["signal"])].value
+        number: int = signal.Signals[entry["signal"]]
+        return -number
     code: int | None = entry.get("exit_code")
     return code
 
@@ -485,7 +486,7 @@ def _volume(stack: Stack, role: str) -> str:
 
 def _stop_order(container: Mapping[str, Any]) -> int:
     """Airflow goes first, so that it can still say goodbye to its database."""
-    return container["Labels"].get(labels.SERVICE) == "postgres"
+    return int(container["Labels"].get(labels.SERVICE) == "postgres")
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import astro_cli
 from astro_cli import image, labels
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from astro_cli.project import Project
+    from astro_cli.runtime.build import BuildClient
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import PrepareOptions, Report
     from astro_cli.runtime.engine_http import EngineReader
@@ -145,7 +146,8 @@ class ImageBuilder:
 
         try:
             with path.open("w", encoding="utf-8") as log:
-                return build(self._api().client, request, log=log, on_event=show).image_id
+                client = cast("BuildClient", self._api().client)
+                return build(client, request, log=log, on_event=show).image_id
         except AstroError as exc:
             exc.details = (*exc.details, f"the whole log: {path}")
             raise

@@ -12,7 +12,8 @@ library only, nothing of astro_cli.
 RUN_DIR/environment.json   {"NAME": "value"}: added to the environment, never printed.
 
 RUN_DIR/config.json        only `services` is required:
-    services       {"scheduler": ["airflow", "scheduler"], ...}: argument lists, started in this order
+    services       {"scheduler": ["airflow", "scheduler"], ...}: argument lists, started in this order: api-server
+                   first, it takes longest
     health_url     Airflow's /api/v2/monitor/health, or null
     database       {"host", "port"}: wait until something listens there; null for a database that is a file
     migrations     a JSON file {"heads": [...], "known": [...]} of alembic revisions, or null: no migration
@@ -73,6 +74,7 @@ MEMORY_SECONDS = 10.0
 MEMORY_SECONDS_STARTING = 2.0
 HEALTH_SECONDS = 5.0
 HEALTH_SECONDS_STARTING = 1.0
+HEALTH_SECONDS_SILENT = 0.25  # nothing answers: a refused connection costs nothing
 HEALTH_TIMEOUT = 10.0
 DATABASE_SECONDS = 0.1
 BACKOFF_RESET_SECONDS = 60.0
@@ -378,6 +380,13 @@ def alembic_revisions(url: str) -> set[str]:
         connection.close()
 
 
+def database_error(exc: Exception) -> str:
+    """One line for the status; only of errors that cannot quote the connection string with its password."""
+    if isinstance(exc, (OSError, ImportError)) or type(exc).__name__ == "OperationalError":
+        return f"{type(exc).__name__}: {exc}".splitlines()[0]
+    return type(exc).__name__
+
+
 def judge_revisions(found: set[str], heads: set[str], known: set[str]) -> str:
     """`ready`, `migrate` or `newer`, from what the database has and what this Airflow knows."""
     if found == heads:
@@ -665,7 +674,7 @@ class Supervisor:
                 try:
                     importlib.import_module(module)
                 except Exception as exc:  # noqa: BLE001 - user settings are imported, anything can happen
-                    self.out.say(f"not imported ahead: {module} ({type(exc).__name__}: {exc})")
+                    self.out.say(f"not imported ahead: {module} ({type(exc).__name__})")
         # The collector never looks at these objects again: it would only unshare their memory.
         gc.collect()
         gc.freeze()
@@ -703,7 +712,7 @@ class Supervisor:
                 found = alembic_revisions(url) if heads else heads
                 break
             except Exception as exc:  # noqa: BLE001 - the driver's errors, without importing the driver
-                message = f"{type(exc).__name__}: {exc}".strip().splitlines()[0]
+                message = database_error(exc)
                 if message != self.message:
                     self.message, self.changed = message, True
                     self.out.say(f"waiting for the database: {message}")
@@ -776,9 +785,15 @@ class Supervisor:
         for number in BLOCKED:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Sockets are closed as objects: collected later, they would close a number that is somebody else's by then.
         for key in list(self.selector.get_map().values()):
-            os.close(key.fd)
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+            else:
+                os.close(key.fd)
         self.selector.close()
+        for client in (client for other in self.services.values() for client in other.waiting_clients):
+            client.close()
         self.guardian.close()
         os.close(self.wake_writer)
         os.close(reader)
@@ -879,8 +894,12 @@ class Supervisor:
                 health = self._health_of(service, answer)
                 if health != service.health:
                     service.health, self.changed = health, True
-        all_healthy = all(s.health == "healthy" for s in self.services.values() if not s.one_shot)
-        self.health_due = time.monotonic() + (HEALTH_SECONDS if all_healthy else HEALTH_SECONDS_STARTING)
+        pause = HEALTH_SECONDS_STARTING
+        if answer is None:
+            pause = HEALTH_SECONDS_SILENT
+        elif all(service.health == "healthy" for service in self.services.values() if not service.one_shot):
+            pause = HEALTH_SECONDS
+        self.health_due = time.monotonic() + pause
 
     def _health_of(self, service: Service, answer: dict[str, Any] | None) -> str | None:
         if service.name == "api-server":

@@ -76,7 +76,9 @@ def trigger(url: str, dag_id: str, conf: dict[str, Any] | None = None) -> str:
     """Begin a run over REST; returns its id."""
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         client.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
-        answer = client.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})
+        answer = client.post(
+            f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}}
+        )
         answer.raise_for_status()
         return str(answer.json()["dag_run_id"])
 

@@ -37,10 +37,21 @@ def client(engine_url: str) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def engine_image(client: Any) -> str:
-    name = image.engine_image(AIRFLOW)
-    build(client, engine_request("airflow", name), log=io.StringIO(), on_event=lambda event: None)
-    return name
+def engine_image(client: Any) -> Iterator[str]:
+    yield from built(client, "airflow")
+
+
+@pytest.fixture(scope="session")
+def database_image(client: Any) -> Iterator[str]:
+    yield from built(client, "postgres")
+
+
+def built(client: Any, target: str) -> Iterator[str]:
+    """An image under a name of its own: the real name may be in use by a sandbox."""
+    name = f"localhost/astro/test-{target}-{os.getpid()}:latest"
+    build(client, engine_request(target, name), log=io.StringIO(), on_event=lambda event: None)
+    yield name
+    client.remove_image(name, force=True)
 
 
 @pytest.fixture
@@ -266,7 +277,7 @@ def psql(client: Any, database: str, password: str, statement: str) -> tuple[int
     """Runs a statement over TCP from a container of its own."""
     address = f"postgresql://airflow:{password}@localhost/airflow"
     made = client.create_container(
-        image.postgres_image(AIRFLOW),
+        client.inspect_container(database)["Image"],
         ["psql", address, "-Atc", statement],
         host_config=client.create_host_config(network_mode=f"container:{database}"),
     )
@@ -289,12 +300,12 @@ def until_ready(client: Any, database: str) -> float:
     pytest.fail(client.logs(database).decode())
 
 
-def test_the_database_starts_migrated_on_a_new_volume_and_survives_a_kill(client: Any) -> None:
-    name = image.postgres_image(AIRFLOW)
-    build(client, engine_request("postgres", name), log=io.StringIO(), on_event=lambda event: None)
+def test_the_database_starts_migrated_on_a_new_volume_and_survives_a_kill(
+    client: Any, database_image: str
+) -> None:
     volume = client.create_volume()["Name"]
     options = client.create_host_config(binds=[f"{volume}:/var/lib/postgresql/data"])
-    database = client.create_container(name, host_config=options)["Id"]
+    database = client.create_container(database_image, host_config=options)["Id"]
     try:
         secret = io.BytesIO()
         with tarfile.open(fileobj=secret, mode="w") as archive:

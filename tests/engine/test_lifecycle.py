@@ -106,9 +106,15 @@ def test_all_five_services_are_healthy_after_start(shop: Astro, url: str):
 
 
 def test_a_second_start_changes_nothing_and_says_so(shop: Astro, url: str, client: Any):
-    before = {name: (found.id, found.attrs["State"]["StartedAt"]) for name, found in containers(client, shop).items()}
+    before = {
+        name: (found.id, found.attrs["State"]["StartedAt"])
+        for name, found in containers(client, shop).items()
+    }
     done = shop("start", "--no-browser")
-    after = {name: (found.id, found.attrs["State"]["StartedAt"]) for name, found in containers(client, shop).items()}
+    after = {
+        name: (found.id, found.attrs["State"]["StartedAt"])
+        for name, found in containers(client, shop).items()
+    }
     assert "already running" in done.stdout
     assert before == after
 
@@ -147,7 +153,9 @@ def test_a_changed_objects_file_is_applied_without_a_restart(shop: Astro, url: s
 
 def test_logs_hold_every_service_and_can_be_narrowed(shop: Astro, url: str):
     lines = shop.json("airflow", "logs")["lines"]
-    assert {"postgres", "api-server", "scheduler", "dag-processor", "triggerer"} <= {line["service"] for line in lines}
+    assert {"postgres", "api-server", "scheduler", "dag-processor", "triggerer"} <= {
+        line["service"] for line in lines
+    }
     stamps = [line["timestamp"] for line in lines]
     assert stamps == sorted(stamps)
     only = shop("logs", "scheduler", "--tail", "2").stdout.splitlines()
@@ -188,7 +196,12 @@ def test_bash_takes_commands_from_stdin_and_passes_the_exit_code(shop: Astro, ur
 def test_bash_gives_a_terminal_with_its_size_and_exit_code(shop: Astro, url: str):
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, "airflow", "bash"], cwd=shop.folder, env=shop.environ, stdin=follower, stdout=follower, stderr=follower
+        [*COMMAND, "airflow", "bash"],
+        cwd=shop.folder,
+        env=shop.environ,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
     )
     os.close(follower)
     os.write(leader, b"tty && stty size; exit 3\n")
