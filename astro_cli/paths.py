@@ -23,6 +23,11 @@ def state_dir() -> Path:
     return Path(platformdirs.user_state_dir(APP))
 
 
+def cache_dir() -> Path:
+    """What can be made again: the standalone engine's environments and database templates."""
+    return Path(platformdirs.user_cache_dir(APP))
+
+
 def log_dir() -> Path:
     """Build logs and the reports of astro's own bugs."""
     return Path(platformdirs.user_log_dir(APP))

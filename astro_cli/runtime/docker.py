@@ -36,8 +36,8 @@ MIGRATIONS = "/opt/astro/migrations.json"
 IMAGE_UID = 50000
 """User `astro` of the engine image, used where the host user is root: Airflow never runs as root."""
 POSTGRES_UID = 999
-STOP_SECONDS = 30
-GRACE_SECONDS = 20
+STOP_SECONDS = 20
+GRACE_SECONDS = 10
 DATABASE_FOLDER = "/var/lib/postgresql/data"
 
 

@@ -15,7 +15,11 @@ RUN_DIR/config.json        only `services` is required:
     services       {"scheduler": ["airflow", "scheduler"], ...}: argument lists, started in this order: api-server
                    first, it takes longest
     health_url     Airflow's /api/v2/monitor/health, or null
-    database       {"host", "port"}: wait until something listens there; null for a database that is a file
+    database       {"host", "port"}: wait until something listens there; null for a file or a Unix socket
+    server         argument list of the database's own server, which becomes the service `postgres`: started before
+                   all others and ended, by SIGINT, after them; default null
+    log            file that gets the log lines, each after its RFC 3339 time, and is renamed to `.1` when it has
+                   grown; default null: standard output, without times
     migrations     a JSON file {"heads": [...], "known": [...]} of alembic revisions, or null: no migration
     migrate        argument list that migrates the database; default ["airflow", "db", "migrate"]
     grace_seconds  between SIGTERM and SIGKILL; default 15
@@ -57,7 +61,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -82,6 +86,9 @@ BACKOFF_MAX_SECONDS = 30.0
 CONTROL_SOCKET = "control.sock"
 # Docker's log drivers cut messages at 16 KiB; staying below keeps one line one message.
 LINE_LIMIT = 16_000
+LOG_BYTES = 10_000_000
+LOG_FILES = 3
+DATABASE_SERVER = "postgres"
 
 # What the four components import anyway, found by comparing sys.modules of the running components. A module
 # that does not exist in another Airflow version is skipped: it costs time, not correctness.
@@ -126,6 +133,8 @@ class Config:
     services: dict[str, list[str]]
     health_url: str | None = None
     database: tuple[str, int] | None = None
+    server: list[str] | None = None
+    log: Path | None = None
     migrations: Path | None = None
     migrate: list[str] = field(default_factory=lambda: ["airflow", "db", "migrate"])
     grace_seconds: float = 15.0
@@ -142,10 +151,12 @@ class Config:
         try:
             values = {key: value for key, value in data.items() if value is not None}
             values["services"] = {str(name): _argv(argv) for name, argv in data["services"].items()}
-            if "migrate" in values:
-                values["migrate"] = _argv(values["migrate"])
-            if "migrations" in values:
-                values["migrations"] = Path(values["migrations"])
+            for key in ("migrate", "server"):
+                if key in values:
+                    values[key] = _argv(values[key])
+            for key in ("migrations", "log"):
+                if key in values:
+                    values[key] = Path(values[key])
             if "database" in values:
                 values["database"] = (str(values["database"]["host"]), int(values["database"]["port"]))
             return cls(**values)
@@ -184,6 +195,7 @@ class Service:
     name: str
     argv: list[str]
     one_shot: bool = False
+    is_server: bool = False
     state: str = "starting"
     health: str | None = "starting"
     pid: int | None = None
@@ -215,14 +227,41 @@ class Service:
 
 
 class LineWriter:
-    """Writes whole lines, `service | text`, to standard output: the container's log."""
+    """Writes whole lines, `service | text`, to standard output: the container's log.
 
-    def __init__(self, stream: int = 1) -> None:
+    With `log`, standard output and error become that file, each line begins with its time, and the file makes
+    room for a new one when it has grown.
+    """
+
+    def __init__(self, stream: int = 1, log: Path | None = None) -> None:
         self._stream = stream
+        self._log = log
+        if log:
+            self._open(log)
+
+    @staticmethod
+    def _open(log: Path) -> None:
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        for target in (1, 2):
+            os.dup2(descriptor, target)
+        os.close(descriptor)
+
+    def _make_room(self, log: Path) -> None:
+        with contextlib.suppress(OSError):
+            if os.fstat(1).st_size >= LOG_BYTES:
+                for number in range(LOG_FILES - 1, 0, -1):
+                    older = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
+                    if older.exists():
+                        older.replace(log.with_name(f"{log.name}.{number}"))
+                self._open(log)
 
     def write(self, name: str, lines: Iterable[bytes]) -> None:
         """Write complete lines at once; a reader that went away does not end the supervisor."""
         prefix = f"{name} | "
+        if self._log:
+            now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+            prefix = f"{now} {prefix}"
+            self._make_room(self._log)
         text = "".join(f"{prefix}{line.decode('utf-8', 'replace')}\n" for line in lines)
         data = memoryview(text.encode("utf-8"))
         while data:
@@ -551,7 +590,10 @@ class Supervisor:
         self.run_dir = run_dir
         self.config = config
         self.services = {name: Service(name, argv) for name, argv in config.services.items()}
-        self.out = LineWriter()
+        if config.server:
+            server = Service(DATABASE_SERVER, config.server, is_server=True)
+            self.services = {DATABASE_SERVER: server, **self.services}
+        self.out = LineWriter(log=config.log)
         self.database = "waiting"
         self.message: str | None = None
         self.memory: int | None = None
@@ -574,6 +616,8 @@ class Supervisor:
         self._catch_signals()
         self._listen()
         self.write_status()
+        if self.config.server:
+            self._start(self.services[DATABASE_SERVER])
         if self.config.fork:
             self._preimport()
         code = self._prepare_database()
@@ -634,10 +678,12 @@ class Supervisor:
             service.start_due = None
             if service.state != "finished" and service.pid is None:
                 service.state, service.health = "stopped", None
-        for service in running:
-            self._terminate(service)
-        while any(service.pid is not None for service in running) and time.monotonic() < deadline + 5:
-            self.tick()
+        for last in (False, True):  # the others still say goodbye to the database
+            ending = [service for service in running if service.is_server is last]
+            for service in ending:
+                self._terminate(service)
+            while any(service.pid is not None for service in ending) and time.monotonic() < deadline + 5:
+                self.tick()
         end = time.monotonic() + 0.5
         while self.fds and time.monotonic() < end:
             self.tick(0.05)
@@ -825,7 +871,10 @@ class Supervisor:
 
     def _terminate(self, service: Service) -> None:
         if service.pid is not None and service.kill_due is None:
-            terminate_group(service.pid)
+            if service.is_server:  # Postgres' fast shutdown: ends the sessions instead of waiting for them
+                os.kill(service.pid, signal.SIGINT)
+            else:
+                terminate_group(service.pid)
             service.kill_due = time.monotonic() + self.config.grace_seconds
 
     def _reap(self) -> None:
@@ -902,6 +951,8 @@ class Supervisor:
         self.health_due = time.monotonic() + pause
 
     def _health_of(self, service: Service, answer: dict[str, Any] | None) -> str | None:
+        if service.is_server:
+            return "healthy" if self.database == "ready" else "starting"
         if service.name == "api-server":
             if answer is not None:
                 return "healthy"
@@ -914,6 +965,7 @@ class Supervisor:
         self.oom_seen = oom_kills()
         if sys.platform != "linux":
             return
+        self.changed = True
         owners = {service.pid: service for service in self.services.values() if service.pid}
         for root, pids in process_trees(owners).items():
             owners[root].memory = sum(proportional_set_size(pid) for pid in pids) or None
@@ -991,7 +1043,7 @@ class Supervisor:
 
 def run_component(config: Config, service: Service) -> None:
     """In a forked child: be the program. Returns, or leaves by SystemExit, like its entry point."""
-    if not config.fork:
+    if not config.fork or service.is_server:
         try:
             os.execvp(service.argv[0], service.argv)  # noqa: S606
         except OSError as exc:

