@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,9 +25,38 @@ HEALTH_PATH = "/api/v2/monitor/health"
 PROJECT_FOLDERS = ("dags", "plugins", "include", "tests")
 """Folders of a project that a sandbox mounts, so that an edit needs no new image."""
 
+
+@dataclass(frozen=True)
+class Site:
+    """Where things are as Airflow sees them, which is what a container and this machine differ in.
+
+    Attributes:
+        home: AIRFLOW_HOME.
+        project: the folder that holds `dags`, `plugins` and `include`; importable.
+        api_host: address on which the api-server listens.
+        database: SQLAlchemy address, in which `{password}` stands for the sandbox's own.
+    """
+
+    home: str
+    project: str
+    api_host: str
+    api_port: int
+    database: str
+
+
+CONTAINER = Site(
+    home=HOME,
+    project=HOME,
+    api_host="0.0.0.0",  # noqa: S104 - inside the container; published on loopback
+    api_port=API_PORT,
+    database="postgresql+psycopg2://airflow:{password}@postgres:5432/airflow",
+)
+"""The containers of the Docker engine."""
+
 RESERVED = (
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
     "AIRFLOW__API__BASE_URL",
+    "AIRFLOW__API__HOST",
     "AIRFLOW__API__PORT",
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
     "AIRFLOW_HOME",
@@ -34,49 +64,54 @@ RESERVED = (
 """Variables that hold a sandbox together; a value for one of them in `.env` is not used."""
 
 
-def sandbox_environment(*, instance_name: str, base_url: str, parallelism: int) -> dict[str, str]:
+def sandbox_environment(
+    *, instance_name: str, base_url: str, parallelism: int, site: Site = CONTAINER
+) -> dict[str, str]:
     """Airflow's configuration for a sandbox: quick to see a change, little that idles, no login on loopback.
 
     Args:
         instance_name: shown in the web UI, and part of the identity that readiness checks.
         base_url: the address in the user's browser, for example `http://localhost:8080`.
         parallelism: how many tasks run at once; the LocalExecutor forks one process for each.
+        site: where things are.
     """
     return {
+        "AIRFLOW_HOME": site.home,
         "AIRFLOW__API__BASE_URL": base_url,
         "AIRFLOW__API__EXPOSE_CONFIG": "non-sensitive-only",
         "AIRFLOW__API__INSTANCE_NAME": instance_name,
-        "AIRFLOW__API__PORT": str(API_PORT),
+        "AIRFLOW__API__HOST": site.api_host,
+        "AIRFLOW__API__PORT": str(site.api_port),
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__CORE__AUTH_MANAGER": (
             "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
         ),
-        "AIRFLOW__CORE__DAGS_FOLDER": f"{HOME}/dags",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://localhost:{API_PORT}/execution/",
+        "AIRFLOW__CORE__DAGS_FOLDER": f"{site.project}/dags",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{site.api_port}/execution/",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
         "AIRFLOW__CORE__PARALLELISM": str(parallelism),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": f"{site.project}/plugins",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+        "PYTHONPATH": site.project,
     }
 
 
-def private_environment(secrets: Mapping[str, str], *, database_host: str) -> dict[str, str]:
+def private_environment(secrets: Mapping[str, str], *, site: Site = CONTAINER) -> dict[str, str]:
     """The part of the configuration that holds secrets; it never enters an image or `docker inspect`.
 
     Args:
         secrets: the values for `database`, `fernet`, `jwt` and `api` of one sandbox.
-        database_host: where Postgres answers, as seen by Airflow.
+        site: where the database is.
     """
     return {
         "AIRFLOW__API__SECRET_KEY": secrets["api"],
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets["jwt"],
         "AIRFLOW__CORE__FERNET_KEY": secrets["fernet"],
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
-            f"postgresql+psycopg2://airflow:{secrets['database']}@{database_host}:5432/airflow"
-        ),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": site.database.replace("{password}", secrets["database"]),
     }

@@ -104,7 +104,7 @@ def attach(
             cwd=cwd,
             stdin=None if stdin else subprocess.DEVNULL,
             # what is ignored here would be ignored there as well
-            preexec_fn=_default_interrupt if interactive else None,  # noqa: PLW1509
+            preexec_fn=_default_interrupt if interactive else None,
         )
         try:
             return process.wait()

@@ -16,7 +16,14 @@ from astro_cli.diagnosis import describe_death, suggest_fix
 from astro_cli.envfile import load_env
 from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError
 from astro_cli.objects import Objects, api_bodies, load_objects
-from astro_cli.runtime.engine import Change, Environment, LogQuery, PortTakenError, PrepareOptions
+from astro_cli.runtime.engine import (
+    NEW_DATABASE,
+    Change,
+    Environment,
+    LogQuery,
+    PortTakenError,
+    PrepareOptions,
+)
 from astro_cli.services import build_stack
 from astro_cli.state import SandboxState
 from astro_cli.wait import wait_until
@@ -30,7 +37,6 @@ if TYPE_CHECKING:
     from astro_cli.services import Stack
     from astro_cli.settings import Settings
 
-DATABASE_HOST = "postgres"
 LAST_LINES = 15
 POLL_SECONDS = 0.3
 WATCH_DEATHS_SECONDS = 1.0
@@ -222,7 +228,7 @@ class Sandbox:
             folders=inputs.folders,
             port=port,
             database_port=options.expose_db,
-            database_host=DATABASE_HOST,
+            site=self._engine.site(self.state.sandbox_id, self._project, port),
             parallelism=self._settings.number("sandbox.parallelism") or _default_parallelism(),
             secrets=self.state.secrets(),
             user_environment=inputs.environment,
@@ -332,7 +338,7 @@ class Sandbox:
         self, stack: Stack, inputs: _Inputs, changes: tuple[Change, ...], report: Report
     ) -> None:
         """Write connections, variables and pools, unless this database has these very ones already."""
-        fresh = any(change.subject == "volume database" for change in changes)
+        fresh = any(change == NEW_DATABASE for change in changes)
         if self.state.get("objects") == inputs.objects_hash and not fresh:
             return
         if inputs.objects != Objects():

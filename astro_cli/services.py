@@ -117,7 +117,7 @@ def build_stack(
     folders: tuple[str, ...],
     port: int,
     database_port: int | None,
-    database_host: str,
+    site: airflow.Site,
     parallelism: int,
     secrets: Mapping[str, str],
     user_environment: Mapping[str, str],
@@ -127,9 +127,9 @@ def build_stack(
     The user's environment wins over the sandbox's settings, except for `airflow.RESERVED`.
     """
     own = airflow.sandbox_environment(
-        instance_name=project_name, base_url=base_url(port), parallelism=parallelism
+        instance_name=project_name, base_url=base_url(port), parallelism=parallelism, site=site
     )
-    private = airflow.private_environment(secrets, database_host=database_host)
+    private = airflow.private_environment(secrets, site=site)
     private.update({k: v for k, v in user_environment.items() if k not in airflow.RESERVED})
     return Stack(
         sandbox_id=sandbox_id,

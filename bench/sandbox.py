@@ -155,7 +155,7 @@ class Bench:
         )
         own["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = "http://api-server:8080/execution/"
         secrets = {"database": "plain", "fernet": "A" * 43 + "=", "jwt": "j" * 64, "api": "k" * 64}
-        return {**own, **airflow.private_environment(secrets, database_host="postgres")}
+        return {**own, **airflow.private_environment(secrets)}
 
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:

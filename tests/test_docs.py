@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 import astro_cli
 from astro_cli.commands import AIRFLOW_COMMANDS, ROOT_COMMANDS, CommandSpec

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from astro_cli import image
+from astro_cli import build_context, host_settings, image
 from astro_cli.errors import ProjectError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def rules(*lines: str) -> image.IgnoreRules:
-    return image.IgnoreRules("\n".join(lines))
+def rules(*lines: str) -> build_context.IgnoreRules:
+    return build_context.IgnoreRules("\n".join(lines))
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def project(folder: Path) -> Path:
     return folder
 
 
-def archive(files: tuple[image.ContextFile, ...]) -> bytes:
+def archive(files: tuple[build_context.ContextFile, ...]) -> bytes:
     stream = io.BytesIO()
-    image.write_context(files, stream)
+    build_context.write_context(files, stream)
     return stream.getvalue()
 
 
 def test_the_context_holds_what_dockerignore_leaves_and_keeps_links(tmp_path: Path) -> None:
-    files = image.project_context(project(tmp_path))
+    files = build_context.project_context(project(tmp_path))
 
     with tarfile.open(fileobj=io.BytesIO(archive(files))) as tar:
         entries = {entry.name: entry for entry in tar}
@@ -99,21 +99,21 @@ def test_the_context_holds_what_dockerignore_leaves_and_keeps_links(tmp_path: Pa
 
 def test_the_context_is_the_same_for_the_same_content(tmp_path: Path) -> None:
     folder = project(tmp_path)
-    before = archive(image.project_context(folder))
+    before = archive(build_context.project_context(folder))
     os.utime(folder / "dags/a.py", (1, 1))
     (folder / "dags/a.py").chmod(0o600)
 
-    assert archive(image.project_context(folder)) == before
+    assert archive(build_context.project_context(folder)) == before
 
 
 def hash_of(folder: Path, **changes: object) -> str:
     options = {
         "engine_image_id": "sha256:1",
-        "settings": image.HostSettings(),
+        "settings": host_settings.HostSettings(),
         "mounted": ("dags", "plugins"),
         **changes,
     }
-    return image.inputs_hash("FROM x\n", image.project_context(folder), **options)  # type: ignore[arg-type]
+    return image.inputs_hash("FROM x\n", build_context.project_context(folder), **options)  # type: ignore[arg-type]
 
 
 def test_the_inputs_hash_changes_with_what_a_build_would_use(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_inputs_hash_changes_with_what_a_build_would_use(tmp_path: Path) -> 
     before = hash_of(folder)
     changed = {
         hash_of(folder, engine_image_id="sha256:2"),
-        hash_of(folder, settings=image.HostSettings(ca_bundle=b"x")),
+        hash_of(folder, settings=host_settings.HostSettings(ca_bundle=b"x")),
         hash_of(folder, arguments={"A": "1"}),
     }
     (folder / "run.sh").chmod(0o644)
@@ -139,7 +139,7 @@ def test_the_inputs_hash_ignores_mounted_folders_and_proxies(tmp_path: Path) -> 
     (folder / "dags/new.py").write_text("new")
     (folder / "y.log").write_text("ignored")
 
-    proxied = image.HostSettings(proxies=(("http_proxy", "http://proxy.invalid"),))
+    proxied = host_settings.HostSettings(proxies=(("http_proxy", "http://proxy.invalid"),))
     assert hash_of(folder, settings=proxied) == before
 
 
@@ -195,22 +195,22 @@ RUN --mount=type=cache,target=/c \\
 
 
 def test_every_run_gets_the_mounts_and_every_stage_the_arguments() -> None:
-    assert image.with_host_settings(DOCKERFILE, ["type=cache,target=/c"], {"K": "v"}) == REWRITTEN
+    assert host_settings.with_host_settings(DOCKERFILE, ["type=cache,target=/c"], {"K": "v"}) == REWRITTEN
 
 
 def test_the_escape_directive_is_followed() -> None:
     text = "# escape=`\nFROM x\nRUN a `\n RUN b\nRUN c \\\nRUN d\n"
-    out = image.with_host_settings(text, ["m"], {})
+    out = host_settings.with_host_settings(text, ["m"], {})
     assert out == "# escape=`\nFROM x\nRUN --mount=m a `\n RUN b\nRUN --mount=m c \\\nRUN --mount=m d\n"
 
 
 def test_without_settings_a_dockerfile_stays_as_it_is() -> None:
-    assert image.with_host_settings(DOCKERFILE, [], {}) == DOCKERFILE
+    assert host_settings.with_host_settings(DOCKERFILE, [], {}) == DOCKERFILE
 
 
-def settings(environ: dict[str, str], folder: Path, **options: object) -> image.HostSettings:
+def settings(environ: dict[str, str], folder: Path, **options: object) -> host_settings.HostSettings:
     places = {"pip_configs": (), "certificates": folder / "none", "system_bundle": folder / "none"}
-    return image.host_settings(environ, **{**places, **options})  # type: ignore[arg-type]
+    return host_settings.host_settings(environ, **{**places, **options})  # type: ignore[arg-type]
 
 
 def test_indexes_come_from_the_environment_before_pips_files(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_proxies_keep_both_spellings_and_stay_out_of_the_files(tmp_path: Path) -
 
 
 def test_settings_are_mounted_from_an_image_of_their_own() -> None:
-    found = image.HostSettings(ca_bundle=b"x", apt_mirror="https://m.invalid")
+    found = host_settings.HostSettings(ca_bundle=b"x", apt_mirror="https://m.invalid")
 
     assert found.mounts()[0] == f"type=bind,from={found.image()},target=/run/build"
     assert found.arguments()["SSL_CERT_FILE"] == "/run/build/ca.crt"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "astro_cli"
 LAYERS = (
-    ("errors", "labels", "paths", "wait", "console", "ports", "yamlfile", "render"),
+    ("errors", "labels", "paths", "wait", "console", "ports", "yamlfile", "render", "hashing"),
     (
         "airflow",
         "services",

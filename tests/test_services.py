@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from astro_cli import airflow
 from astro_cli.errors import UsageError
 from astro_cli.services import SERVICES, Stack, build_stack, service_names
 
@@ -17,7 +18,7 @@ def make_stack(**changes: object) -> Stack:
         "folders": ("dags",),
         "port": 8081,
         "database_port": None,
-        "database_host": "postgres",
+        "site": airflow.CONTAINER,
         "parallelism": 4,
         "secrets": {"database": "dbpass", "fernet": "f", "jwt": "j", "api": "a"},
         "user_environment": {},

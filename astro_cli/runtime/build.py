@@ -1,8 +1,7 @@
 """Builds images over the Engine API, with BuildKit but without a client binary or a session.
 
-BuildKit reports as `moby.buildkit.trace` messages: base64 of a protobuf `StatusResponse`
-(https://github.com/moby/buildkit/blob/master/api/services/control/control.proto). The few fields needed are decoded
-here. Engines with another builder (Podman) report lines of text, which are understood as well.
+BuildKit reports in messages that `buildkit` decodes; engines with another builder (Podman) report lines of text,
+which are understood as well.
 """
 
 from __future__ import annotations
@@ -17,15 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
+from astro_cli import labels
+from astro_cli.build_context import ContextFile, write_context
 from astro_cli.errors import AstroError, EngineError, ProjectError
-from astro_cli.image import (
-    BUILD_SETTINGS_IMAGE,
-    LABEL_KIND,
-    ContextFile,
-    HostSettings,
-    with_host_settings,
-    write_context,
-)
+from astro_cli.host_settings import BUILD_SETTINGS_IMAGE, HostSettings, with_host_settings
+from astro_cli.runtime.buildkit import Vertex, decode_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -71,7 +66,7 @@ class BuildRequest:
 
     Args:
         dockerfile: its text, as the user wrote it.
-        files: the context; see `image.project_context` and `image.engine_context`.
+        files: the context; see `build_context.project_context` and `engine_context`.
         tags: names of the image.
         target: stage to build; the last one if empty.
         arguments: build arguments; they show in the image's history.
@@ -233,7 +228,7 @@ def _bring_settings(client: BuildClient, url: str, settings: HostSettings, name:
                 "fromSrc": "-",
                 "repo": repository,
                 "tag": tag,
-                "changes": f"LABEL {LABEL_KIND}=build-settings",
+                "changes": f"LABEL {labels.KIND}=build-settings",
             },
             headers={"Content-Type": "application/tar"},
             timeout=None,
@@ -280,131 +275,6 @@ def _messages(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
     if rest.strip():
         yield json.loads(rest)
-
-
-# What BuildKit reports
-
-
-@dataclass(frozen=True)
-class Vertex:
-    """One step in one state; times are seconds since 1970."""
-
-    digest: str
-    name: str
-    cached: bool = False
-    started: float | None = None
-    completed: float | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Progress within a step, such as a layer that is pulled: bytes done of bytes in all."""
-
-    vertex: str
-    name: str
-    current: int = 0
-    total: int = 0
-
-
-@dataclass(frozen=True)
-class Log:
-    """Bytes that a step wrote."""
-
-    vertex: str
-    content: bytes
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One `StatusResponse`."""
-
-    vertexes: tuple[Vertex, ...] = ()
-    statuses: tuple[Status, ...] = ()
-    logs: tuple[Log, ...] = ()
-
-
-def decode_trace(data: bytes) -> Trace:
-    """Decodes a `StatusResponse`; unknown fields are skipped.
-
-    Raises:
-        ValueError: the bytes are cut off or not protobuf.
-    """
-    vertexes: list[Vertex] = []
-    statuses: list[Status] = []
-    logs: list[Log] = []
-    for number, value in _fields(data):
-        if number not in (1, 2, 3) or not isinstance(value, bytes):
-            continue
-        entry = dict(_fields(value))  # of a repeated field the last is kept, and none that we read repeats
-        if number == 1:
-            vertexes.append(
-                Vertex(
-                    digest=_text(entry.get(1)),
-                    name=_text(entry.get(3)),
-                    cached=bool(entry.get(4)),
-                    started=_seconds(entry.get(5)),
-                    completed=_seconds(entry.get(6)),
-                    error=_text(entry.get(7)),
-                )
-            )
-        elif number == 2:
-            statuses.append(
-                Status(_text(entry.get(2)), _text(entry.get(1)), _number(entry.get(4)), _number(entry.get(5)))
-            )
-        else:
-            content = entry.get(4)
-            logs.append(Log(_text(entry.get(1)), content if isinstance(content, bytes) else b""))
-    return Trace(tuple(vertexes), tuple(statuses), tuple(logs))
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, position = _varint(data, position)
-            yield number, value
-            continue
-        if kind == 2:
-            size, position = _varint(data, position)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"unknown wire type {kind}")
-        if position + size > len(data):
-            raise ValueError("message is cut off")
-        yield number, data[position : position + size]
-        position += size
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= len(data) or shift > 63:
-            raise ValueError("message is cut off")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, position
-
-
-def _text(value: int | bytes | None) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
-
-
-def _number(value: int | bytes | None) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _seconds(value: int | bytes | None) -> float | None:
-    if not isinstance(value, bytes):
-        return None
-    parts = dict(_fields(value))
-    return _number(parts.get(1)) + _number(parts.get(2)) / 1e9
 
 
 # What the messages mean

@@ -18,7 +18,7 @@ from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedCo
 from astro_cli.services import SERVICES, hosted_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from astro_cli.project import Project
@@ -76,6 +76,10 @@ class DockerEngine:
             project, sandbox_id, options, report
         )
 
+    def site(self, sandbox_id: str, project: Project, port: int) -> airflow.Site:  # noqa: ARG002 - always the same
+        """See `Engine.site`."""
+        return airflow.CONTAINER
+
     # up and down
 
     def up(self, stack: Stack, environment: Environment, report: Report) -> tuple[Change, ...]:
@@ -86,23 +90,13 @@ class DockerEngine:
         if not actions:
             return ()
         changes = self._ensure_network_and_volumes(stack, environment)
-        specs = {spec.name: spec for spec in wanted}
-        starting: list[tuple[str, ContainerSpec]] = []
-        for action in actions:
-            report.step(f"{action.act.value} {action.name}")
-            changes.append(Change(action.act.value, f"container {action.name}"))
-            container_id = self._apply(action, stack, specs)
-            if container_id is not None:
-                starting.append((container_id, specs[action.name]))
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(max_workers=len(starting) or 1) as pool:
-            jobs = [
-                pool.submit(self.api.start_container, container_id, list(spec.ports.values()))
-                for container_id, spec in starting
-            ]
-        for job in jobs:
-            job.result()
+        changes += [Change(action.act.value, f"container {action.name}") for action in actions]
+        report.step(", ".join(f"{action.act.value} {action.name}" for action in actions))
+        for action in sorted(actions, key=lambda action: action.name == "postgres"):
+            if action.act in (Act.REMOVE, Act.REPLACE) and action.existing:
+                self.api.stop_container(action.existing, STOP_SECONDS)
+                self.api.remove_container(action.existing)
+        self._create_and_start([action for action in actions if action.act is not Act.REMOVE], stack, wanted)
         return tuple(changes)
 
     def down(self, sandbox_id: str, *, data: bool, report: Report) -> tuple[Change, ...]:
@@ -244,21 +238,32 @@ class DockerEngine:
 
     # acting on the plan
 
-    def _apply(self, action: Action, stack: Stack, specs: Mapping[str, ContainerSpec]) -> str | None:
-        """Carry out one action up to the start; returns the container that must be started, if any."""
-        if action.act in (Act.REMOVE, Act.REPLACE) and action.existing:
-            self.api.stop_container(action.existing, STOP_SECONDS)
-            self.api.remove_container(action.existing)
-        if action.act is Act.REMOVE:
-            return None
-        if action.act is Act.START:
-            return action.existing
-        return self.api.create_container(
-            specs[action.name],
-            name=f"astro-{stack.project_name}-{action.name}-{stack.sandbox_id}",
-            network=_network(stack),
-            labels={**_labels(stack), labels.SERVICE: action.name},
-        )
+    def _create_and_start(
+        self, actions: Sequence[Action], stack: Stack, wanted: Sequence[ContainerSpec]
+    ) -> None:
+        """Have every container run; all at once, because Airflow can import itself while the engine still copies
+        the cluster into Postgres's new volume."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        api = self.api
+        specs = {spec.name: spec for spec in wanted}
+
+        def bring(action: Action) -> None:
+            spec = specs[action.name]
+            container_id = action.existing
+            if action.act is not Act.START or container_id is None:
+                container_id = api.create_container(
+                    spec,
+                    name=f"astro-{stack.project_name}-{spec.name}-{stack.sandbox_id}",
+                    network=_network(stack),
+                    labels={**_labels(stack), labels.SERVICE: spec.name},
+                )
+            api.start_container(container_id, list(spec.ports.values()))
+
+        with ThreadPoolExecutor() as pool:
+            jobs = [pool.submit(bring, action) for action in actions]
+        for job in jobs:
+            job.result()
 
     def _ensure_network_and_volumes(self, stack: Stack, environment: Environment) -> list[Change]:
         changes = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import astro_cli
 from astro_cli import image, labels
 from astro_cli.airflow import PROJECT_FOLDERS, SUPPORTED_VERSIONS
+from astro_cli.build_context import engine_context, project_context
 from astro_cli.errors import AstroError, ProjectError
+from astro_cli.host_settings import HostSettings, host_settings
 from astro_cli.paths import log_dir, make_private_dir
 from astro_cli.runtime.build import BuildEvent, BuildRequest, build
 from astro_cli.runtime.engine import Environment
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from astro_cli.settings import Settings
 
 PACKAGE = Path(astro_cli.__file__).parent
-_FROM_ENGINE = re.compile(r"\s*FROM\s+(?:--\S+\s+)*localhost/astro/airflow:(\S+)", re.IGNORECASE)
 
 
 class ImageBuilder:
@@ -43,7 +43,7 @@ class ImageBuilder:
         self._reader = reader
         self._api = api
         self._settings = settings
-        self._host = image.host_settings(environ, apt_mirror=settings.text("build.apt_mirror"))
+        self._host = host_settings(environ, apt_mirror=settings.text("build.apt_mirror"))
 
     def prepare(
         self, project: Project, sandbox_id: str, options: PrepareOptions, report: Report
@@ -56,9 +56,9 @@ class ImageBuilder:
         if options.image_name is not None:
             return self._ready_image(options.image_name, report)
         dockerfile = _read_dockerfile(project)
-        version = engine_version(dockerfile)
+        version = image.engine_version(dockerfile)
         engine_id = self._engine_images(version, report) if version else ""
-        files = image.project_context(project.root)
+        files = project_context(project.root)
         inputs = image.inputs_hash(
             dockerfile, files, engine_image_id=engine_id, settings=self._host, mounted=PROJECT_FOLDERS
         )
@@ -104,13 +104,13 @@ class ImageBuilder:
                 f"this astro has no engine for Airflow {version}",
                 hint=f"write one of {', '.join(SUPPORTED_VERSIONS)} into the Dockerfile's FROM line",
             )
-        folder = images_folder()
+        folder = image.images_folder()
         dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
-        files = image.engine_context(folder, PACKAGE / "runtime/supervisor.py")
+        files = engine_context(folder, PACKAGE / "runtime/supervisor.py")
         base = self._settings.text("image.base") or ""
         arguments = {"BASE_IMAGE": base, "AIRFLOW_VERSION": version}
         inputs = image.inputs_hash(
-            dockerfile, files, engine_image_id="", settings=image.HostSettings(), arguments=arguments
+            dockerfile, files, engine_image_id="", settings=HostSettings(), arguments=arguments
         )
         marks = image.engine_labels(
             astro_cli.__version__, version, (folder / "migrations.json").read_text(encoding="utf-8")
@@ -162,18 +162,6 @@ class ImageBuilder:
             return dict(self._reader.json(f"/images/{name}/json"))
         except NotFound:
             return None
-
-
-def images_folder() -> Path:
-    """The folder of the engine's Dockerfile: in the installed package, or beside it in a checkout."""
-    inside = PACKAGE / "images"
-    return inside if inside.is_dir() else PACKAGE.parent / "images"
-
-
-def engine_version(dockerfile: str) -> str | None:
-    """The Airflow version that the Dockerfile's FROM line asks the engine image for; None with another base."""
-    found = (_FROM_ENGINE.match(line) for line in dockerfile.splitlines())
-    return next((match.group(1) for match in found if match), None)
 
 
 def _read_dockerfile(project: Project) -> str:

@@ -10,6 +10,7 @@ from astro_cli.errors import AstroError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from astro_cli.airflow import Site
     from astro_cli.project import Project
     from astro_cli.runtime.endpoint import EngineInfo
     from astro_cli.services import Stack
@@ -152,6 +153,10 @@ class Change:
         return f"{self.action} {self.subject}"
 
 
+NEW_DATABASE = Change("create", "volume database")
+"""Tells the workflows that this start began with an empty history."""
+
+
 @dataclass(frozen=True)
 class ExecRequest:
     """A command to run beside the services, with their environment.
@@ -180,6 +185,9 @@ class Engine(Protocol):
         self, project: Project, sandbox_id: str, options: PrepareOptions, report: Report
     ) -> Environment:
         """Make what the project runs in, if its inputs have changed."""
+
+    def site(self, sandbox_id: str, project: Project, port: int) -> Site:
+        """Where Airflow will find things, if it listens on `port` of this host; decides nothing."""
 
     def up(self, stack: Stack, environment: Environment, report: Report) -> tuple[Change, ...]:
         """Make the stack run as described, changing only what differs. Returns what was changed."""

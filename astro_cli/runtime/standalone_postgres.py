@@ -162,7 +162,7 @@ def make_template(folder: Path, postgres: Path, migrate: Sequence[str]) -> None:
         options = {**OPTIONS, "fsync": "off", "full_page_writes": "off", "min_wal_size": "8MB"}
         options |= {"listen_addresses": "", "unix_socket_directories": str(place)}
         server = subprocess.Popen(  # noqa: S603
-            [str(tools / "postgres"), "-D", str(data), *_flags(options)], preexec_fn=drop_root  # noqa: PLW1509
+            [str(tools / "postgres"), "-D", str(data), *_flags(options)], preexec_fn=drop_root
         )
         try:
             psql = [str(tools / "psql"), "-h", str(place), "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-q"]
@@ -202,7 +202,7 @@ def _wait_for(server: subprocess.Popen[bytes], question: Sequence[str]) -> None:
 
 def _as_owner(command: Sequence[str]) -> None:
     subprocess.run(  # noqa: S603
-        list(command), check=True, stdout=subprocess.DEVNULL, preexec_fn=drop_root  # noqa: PLW1509
+        list(command), check=True, stdout=subprocess.DEVNULL, preexec_fn=drop_root
     )
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
-from astro_cli import image
+from astro_cli import build_context, host_settings, image
+from astro_cli import labels as marks
 from astro_cli.errors import AstroError, ProjectError
 from astro_cli.runtime.build import BuildEvent, BuildRequest, BuildResult, build
 
@@ -67,22 +68,23 @@ def engine_request(target: str, name: str) -> BuildRequest:
     images = REPO / "images"
     return BuildRequest(
         dockerfile=(images / "Dockerfile").read_text(),
-        files=image.engine_context(images, REPO / "astro_cli/runtime/supervisor.py"),
+        files=build_context.engine_context(images, REPO / "astro_cli/runtime/supervisor.py"),
         tags=(name,),
         target=target,
         labels=image.engine_labels("0.1.0", AIRFLOW, (images / "migrations.json").read_text()),
         arguments={"AIRFLOW_VERSION": AIRFLOW},
-        settings=image.host_settings(os.environ),
+        settings=host_settings.host_settings(os.environ),
     )
 
 
 def request(
-    dockerfile: str, tag: str, settings: image.HostSettings | None = None, **files: str
+    dockerfile: str, tag: str, settings: host_settings.HostSettings | None = None, **files: str
 ) -> BuildRequest:
     context = tuple(
-        image.ContextFile(name.replace("_txt", ".txt"), content=text.encode()) for name, text in files.items()
+        build_context.ContextFile(name.replace("_txt", ".txt"), content=text.encode())
+        for name, text in files.items()
     )
-    settings = image.host_settings(os.environ) if settings is None else settings
+    settings = host_settings.host_settings(os.environ) if settings is None else settings
     return BuildRequest(dockerfile, context, (tag,), labels={"astro.test": tag}, settings=settings)
 
 
@@ -215,7 +217,7 @@ def test_a_changed_requirement_reuses_the_steps_above_it(client: Any, tag: str, 
 def test_the_hosts_settings_reach_a_step_and_never_the_image(client: Any, tag: str, tmp_path: Path) -> None:
     bundle = tmp_path / "ca.crt"
     bundle.write_text(f"{CANARY}-ca\n")
-    settings = image.host_settings(
+    settings = host_settings.host_settings(
         {
             "SSL_CERT_FILE": str(bundle),
             "PIP_INDEX_URL": f"https://user:{CANARY}-index@index.invalid/simple",
@@ -236,7 +238,7 @@ def test_the_hosts_settings_reach_a_step_and_never_the_image(client: Any, tag: s
     archive = io.BytesIO(b"".join(client.get_image(tag)))
     assert CANARY.encode() not in archive.getvalue()
     assert "copied/a.txt" in layer_names(archive)
-    assert not client.images(name=image.BUILD_SETTINGS_IMAGE)
+    assert not client.images(name=host_settings.BUILD_SETTINGS_IMAGE)
 
 
 def layer_names(archive: io.BytesIO) -> set[str]:
@@ -269,8 +271,8 @@ def test_the_engine_image_says_what_it_is(client: Any, engine_image: str) -> Non
     labels = client.inspect_image(engine_image)["Config"]["Labels"]
 
     heads = json.loads((REPO / "images/migrations.json").read_text())["heads"]
-    assert labels[image.LABEL_AIRFLOW_VERSION] == AIRFLOW
-    assert labels[image.LABEL_MIGRATION_HEADS] == ",".join(heads)
+    assert labels[marks.AIRFLOW_VERSION] == AIRFLOW
+    assert labels[marks.MIGRATION_HEADS] == ",".join(heads)
 
 
 def psql(client: Any, database: str, password: str, statement: str) -> tuple[int, str]:

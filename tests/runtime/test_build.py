@@ -10,9 +10,10 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from astro_cli.errors import AstroError, EngineError, ProjectError
-from astro_cli.image import HostSettings
+from astro_cli.host_settings import HostSettings
 from astro_cli.runtime import build as building
-from astro_cli.runtime.build import BuildEvent, BuildRequest, decode_trace
+from astro_cli.runtime.build import BuildEvent, BuildRequest
+from astro_cli.runtime.buildkit import Log, Status, Vertex, decode_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,9 +133,9 @@ def test_a_trace_is_decoded_and_unknown_fields_are_skipped() -> None:
 
     decoded = decode_trace(step + status + log("d", "é") + entry(9, 1))
 
-    assert decoded.vertexes == (building.Vertex("d", "step", True, 100.0, 102.5),)
-    assert decoded.statuses == (building.Status("d", "layer", 300, 70_000),)
-    assert decoded.logs == (building.Log("d", "é".encode()),)
+    assert decoded.vertexes == (Vertex("d", "step", True, 100.0, 102.5),)
+    assert decoded.statuses == (Status("d", "layer", 300, 70_000),)
+    assert decoded.logs == (Log("d", "é".encode()),)
 
 
 def test_a_cut_off_trace_is_an_error() -> None:
