@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astro_cli import labels
@@ -16,6 +18,21 @@ if TYPE_CHECKING:
 
     from astro_cli.build_context import ContextFile
     from astro_cli.host_settings import HostSettings
+
+_PACKAGE = Path(__file__).parent
+_FROM_ENGINE = re.compile(r"\s*FROM\s+(?:--\S+\s+)*localhost/astro/airflow:(\S+)", re.IGNORECASE)
+
+
+def images_folder() -> Path:
+    """The folder of the engine's Dockerfile and lock: in the installed package, or beside it in a checkout."""
+    inside = _PACKAGE / "images"
+    return inside if inside.is_dir() else _PACKAGE.parent / "images"
+
+
+def dockerfile_version(dockerfile: str) -> str | None:
+    """The Airflow version that a Dockerfile's FROM line asks the engine image for; None with another base."""
+    found = (_FROM_ENGINE.match(line) for line in dockerfile.splitlines())
+    return next((match.group(1) for match in found if match), None)
 
 
 def engine_image(airflow_version: str) -> str:

@@ -56,7 +56,7 @@ class ImageBuilder:
         if options.image_name is not None:
             return self._ready_image(options.image_name, report)
         dockerfile = _read_dockerfile(project)
-        version = image.engine_version(dockerfile)
+        version = image.dockerfile_version(dockerfile)
         engine_id = self._engine_images(version, report) if version else ""
         files = project_context(project.root)
         inputs = image.inputs_hash(
