@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astro_cli.errors import UsageError
+from astro_cli.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,9 +40,13 @@ class App:
     @property
     def start_dir(self) -> Path:
         """The folder from which the project is searched upwards."""
-        folder = (self.project_dir or Path.cwd()).absolute()
+        try:
+            folder = (self.project_dir or Path.cwd()).absolute()
+        except FileNotFoundError as exc:
+            raise UsageError("the folder you are in no longer exists", hint="go to another one (`cd`)") from exc
         if not folder.is_dir():
-            raise UsageError(f"the folder {folder} does not exist", hint="give an existing one with -C")
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise UsageError(f"{folder} {what}", hint="give an existing folder with -C")
         return folder
 
     @cached_property
@@ -84,10 +88,13 @@ class App:
         if self.assume_yes:
             return True
         if self.no_input or not sys.stdin.isatty():
-            raise UsageError(f"{question} Nobody is here to answer", hint=f"add `{flag}` to say yes")
+            raise UsageError(f"nobody is here to answer: {question}", hint=f"add `{flag}` to say yes")
         import typer
 
-        return typer.confirm(question, default=False, err=True)
+        try:
+            return typer.confirm(question, default=False, err=True)
+        except typer.Abort as exc:
+            raise Interrupted("interrupted at the question", hint="nothing was changed") from exc
 
 
 def has_display(environ: Mapping[str, str]) -> bool:

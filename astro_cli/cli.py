@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -16,11 +20,10 @@ from typer.main import get_command
 
 from astro_cli.app import App
 from astro_cli.commands import AIRFLOW_COMMANDS, ROOT_COMMANDS, CommandSpec
-from astro_cli.console import standard_console
+from astro_cli.console import Console, standard_console
 from astro_cli.errors import AstroError, Interrupted, UsageError
 
 QUIET: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
-INTERNAL_ERROR = 1
 
 
 def _shared(
@@ -71,7 +74,7 @@ class AstroCommand(_SharedOptions, TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         self.take_shared_options(ctx)
-        ctx.obj.console.command = ctx.command_path.removeprefix("astro ").replace("dev ", "airflow ", 1)
+        ctx.obj.console.command = _command_name(ctx.command_path)
         return super().invoke(ctx)
 
 
@@ -122,35 +125,86 @@ class RootGroup(AstroGroup):
 
     specs = ROOT_COMMANDS
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("obj", App(standard_console(os.environ), os.environ))
-        return super().make_context(*args, **kwargs)
+    arguments: tuple[str, ...] = ()
+
+    def make_context(self, info_name: Any, args: Any, *rest: Any, **kwargs: Any) -> Any:
+        self.arguments = tuple(args)
+        app = kwargs.setdefault("obj", App(standard_console(os.environ), os.environ))
+        with _boundary(app.console, self.arguments):
+            return super().make_context(info_name, args, *rest, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        console = ctx.obj.console
-        try:
+        with _boundary(ctx.obj.console, self.arguments):
             return super().invoke(ctx)
-        except AstroError as exc:
-            console.error(exc)
-            raise typer.Exit(exc.exit_code) from exc
-        except KeyboardInterrupt as exc:
-            console.error(Interrupted("interrupted"))
-            raise typer.Exit(Interrupted.exit_code) from exc
-        except BrokenPipeError as exc:
-            # The reader of our output went away (`astro … | head`): not worth a word. Python would complain
-            # once more while it flushes stdout at exit, so give it somewhere to flush to.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from exc
-        except (typer.Exit, typer.Abort, typer.BadParameter):
+
+
+@contextmanager
+def _boundary(console: Console, arguments: tuple[str, ...]) -> Iterator[None]:
+    """Every failure becomes words (or the JSON envelope) and an exit code here, and nowhere else."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except BrokenPipeError as exc:
+        # The reader of our output went away (`astro … | head`): not worth a word. Python would complain
+        # once more while it flushes stdout at exit, so give it somewhere to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from exc
+    except (Exception, KeyboardInterrupt, typer.Abort) as exc:
+        if type(exc).__name__ == "NoArgsIsHelpError":  # no failure: the answer to `astro` alone is its help
             raise
-        except Exception as exc:
-            if type(exc).__module__.startswith("typer."):
-                raise
-            console.error(_bug(exc))
-            raise typer.Exit(INTERNAL_ERROR) from exc
+        error = _explained(exc, console)
+        if isinstance(error, UsageError):  # the parser may not have come as far as --json
+            console.json |= "--json" in arguments
+        console.error(error)
+        raise typer.Exit(error.exit_code) from exc
 
 
-def _bug(exc: Exception) -> AstroError:
+def _explained(exc: BaseException, console: Console) -> AstroError:
+    if isinstance(exc, AstroError):
+        return exc
+    if isinstance(exc, (KeyboardInterrupt, typer.Abort)):
+        return Interrupted("interrupted", hint="nothing was left half-done")
+    if isinstance(exc, _PARSER_ERROR):
+        return _usage_error(exc, console)
+    if isinstance(exc, OSError) and (exc.filename or exc.errno in (errno.ENOSPC, errno.EDQUOT)):
+        where = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, (str, bytes)) else ""
+        return AstroError(
+            f"{where}{exc.strerror}", hint=_SYSTEM_HINTS.get(exc.errno or 0, "see whether it is what it should be")
+        )
+    return _bug(exc)
+
+
+_PARSER_ERROR: Any = typer.BadParameter.__mro__[2]  # what all of the parser's complaints have in common
+_DENIED = "see who owns it and whether it may be written to (`ls -ld`)"
+_FULL = "the disk of this machine is full: free some space, then run the same command again"
+_SYSTEM_HINTS = {
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: _DENIED,
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def _usage_error(exc: Any, console: Console) -> UsageError:
+    """The parser's complaint in our words; it names the command it is about."""
+    path = exc.ctx.command_path if getattr(exc, "ctx", None) else "astro"
+    console.command = _command_name(path)
+    close = sorted(getattr(exc, "possibilities", None) or ())
+    text = " ".join((exc.message if close else exc.format_message()).split()).rstrip(".")
+    return UsageError(
+        text[:1].lower() + text[1:], hint=f"did you mean `{close[0]}`?" if close else f"see `{path} --help`"
+    )
+
+
+def _command_name(path: str) -> str:
+    """`airflow start` for `astro airflow start` and for its alias `astro dev start`."""
+    return path.removeprefix("astro").strip().replace("dev ", "airflow ", 1)
+
+
+def _bug(exc: BaseException) -> AstroError:
     """The words for a failure nobody expected; the traceback goes to a file for the report."""
     import time
     import traceback
@@ -200,4 +254,7 @@ def _nothing_of_its_own() -> None:
 
 def main() -> None:
     """The entry point `astro`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show must not end a command
+            stream.reconfigure(errors="backslashreplace")
     build_app()(prog_name="astro")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 LOOK_SECONDS = 0.05
+MOMENT_SECONDS = 3.0
+"""Clocks that count from the boot and clocks that count from the epoch drift apart by this much at most."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,25 @@ def _signal(identity: Identity, number: signal.Signals, *, group: bool = False) 
             os.kill(identity.pid, number)
     except ProcessLookupError:
         pass
+
+
+def find(pid: int, *, started_at: float) -> Identity | None:
+    """The process with this id if it started at `started_at` (seconds since the epoch), give or take a moment."""
+    started = _started(pid)
+    if started is None or sys.platform != "linux":
+        return Identity(pid, started) if started and _same_moment(started, started_at) else None
+    table = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    booted = next(int(line.split()[1]) for line in table if line.startswith("btime "))
+    seconds = booted + int(started.split()[1]) / os.sysconf("SC_CLK_TCK")
+    return Identity(pid, started) if abs(seconds - started_at) < MOMENT_SECONDS else None
+
+
+def _same_moment(told: str, started_at: float) -> bool:
+    try:  # as `ps` writes it
+        seconds = time.mktime(time.strptime(told, "%a %b %d %H:%M:%S %Y"))
+    except ValueError:
+        return False
+    return abs(seconds - started_at) < MOMENT_SECONDS
 
 
 def _started(pid: int) -> str | None:

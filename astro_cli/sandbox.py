@@ -168,7 +168,8 @@ class Sandbox:
 
     def status(self) -> SandboxStatus | None:
         """The sandbox as it is now, or None when it was never started."""
-        return next(iter(self._engine.status(self.state.sandbox_id)), None)
+        known = self.state.known_id
+        return next(iter(self._engine.status(known)), None) if known else None
 
     # the steps of a start
 

@@ -23,6 +23,8 @@ class SettingSpec:
     Attributes:
         key: section and name, as in the files: `sandbox.port`.
         minimum: for whole numbers, with `maximum`; both None for text.
+        choices: the only texts allowed; empty for any.
+        short: its environment variable, where the name made from the key would say too much.
     """
 
     key: str
@@ -30,11 +32,13 @@ class SettingSpec:
     default: str | int | None = None
     minimum: int | None = None
     maximum: int | None = None
+    choices: tuple[str, ...] = ()
+    short: str = ""
 
     @property
     def variable(self) -> str:
         """Its environment variable: `ASTRO_SANDBOX_PORT`."""
-        return "ASTRO_" + self.key.upper().replace(".", "_")
+        return self.short or "ASTRO_" + self.key.upper().replace(".", "_")
 
     @property
     def is_number(self) -> bool:
@@ -43,6 +47,16 @@ class SettingSpec:
 
 
 SETTINGS = (
+    SettingSpec(
+        "sandbox.engine",
+        "What runs sandboxes; by default Docker where an engine answers, else standalone.",
+        choices=("docker", "standalone"),
+        short="ASTRO_ENGINE",
+    ),
+    SettingSpec(
+        "sandbox.database_url",
+        "SQLAlchemy address of your own metadata database, instead of the sandbox's (standalone engine only).",
+    ),
     SettingSpec("sandbox.port", "Port of the web UI on this machine.", minimum=1, maximum=65535),
     SettingSpec("sandbox.parallelism", "Tasks that run at once.", minimum=1, maximum=64),
     SettingSpec("image.base", "Debian image that the engine image is built on.", "debian:trixie-slim"),
@@ -111,12 +125,19 @@ def _from_file(root: yamlfile.Node, besides: tuple[str, ...] = ()) -> dict[str, 
         for name, child in node.mapping(optional=names).items():
             spec = names[name]
             value = child.integer(spec.minimum, spec.maximum) if spec.is_number else child.string()
+            if spec.choices and value not in spec.choices:
+                raise child.error(f"{spec.key} must be one of {', '.join(spec.choices)}, not {value!r}")
             values[spec.key] = Value(value, f"{child.file}:{child.line}")
     return values
 
 
 def _from_text(spec: SettingSpec, text: str) -> str | int:
     if not spec.is_number:
+        if spec.choices and text not in spec.choices:
+            raise ProjectError(
+                f"{spec.variable} must be one of {', '.join(spec.choices)}, not {text!r}",
+                hint=f"correct it, or remove it with `unset {spec.variable}`",
+            )
         return text
     number = int(text) if text.strip().isdecimal() else None
     if number is None or not (spec.minimum or 0) <= number <= (spec.maximum or number):

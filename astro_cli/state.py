@@ -32,6 +32,15 @@ class SandboxState:
     def __init__(self, root: Path) -> None:
         self._root = root
 
+    @property
+    def known_id(self) -> str | None:
+        """The id this folder has already, or None; looking leaves no trace."""
+        claimed = _read_id(self._root)
+        if claimed is None:  # perhaps a read-only project, see sandbox_id
+            by_path = path_id(self._root)
+            return by_path if (sandbox_dir(by_path) / "state.json").exists() else None
+        return None if self._belongs_elsewhere(claimed) else claimed
+
     @cached_property
     def sandbox_id(self) -> str:
         """Ten hexadecimal digits; made and written down when the folder has none."""

@@ -22,6 +22,13 @@ def test_a_folder_keeps_its_sandbox(root: Path):
     assert SandboxState(root).sandbox_id == SandboxState(root).sandbox_id
 
 
+def test_looking_at_a_folder_without_a_sandbox_leaves_no_trace(root: Path):
+    assert SandboxState(root).known_id is None
+    assert list(root.rglob("*")) == [root / ".astro"]
+    made = SandboxState(root).sandbox_id
+    assert SandboxState(root).known_id == made
+
+
 def test_a_moved_folder_takes_its_sandbox_along(root: Path):
     before = SandboxState(root).sandbox_id
     moved = root.rename(root.with_name("moved"))

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import astro_cli
 from astro_cli import airflow, ports, process
 from astro_cli.errors import AstroError, ProjectError, UsageError
-from astro_cli.image import dockerfile_version, images_folder
+from astro_cli.image import engine_version, images_folder
 from astro_cli.paths import make_private_dir, read_json, sandbox_dir, state_dir, write_atomic
 from astro_cli.runtime import standalone_logs
 from astro_cli.runtime.endpoint import EngineInfo
@@ -391,7 +391,7 @@ def _airflow_version(project: Project) -> str:
         text = project.dockerfile.read_text(encoding="utf-8")
     except OSError:
         return airflow.DEFAULT_VERSION
-    version = dockerfile_version(text) or airflow.DEFAULT_VERSION
+    version = engine_version(text) or airflow.DEFAULT_VERSION
     if version not in airflow.SUPPORTED_VERSIONS:
         raise ProjectError(
             f"this astro has no engine for Airflow {version}",

