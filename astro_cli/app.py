@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astro_cli.errors import Interrupted, UsageError
+from astro_cli.errors import EngineError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,17 +67,65 @@ class App:
 
     @cached_property
     def engine(self) -> Engine:
-        """What runs sandboxes here."""
+        """What runs the project's sandbox: as asked for, or as it was last started, or what is there.
+
+        In this order: `--engine`, `ASTRO_ENGINE`, the setting, the engine of the last start, Docker if one answers.
+        """
+        from astro_cli.project import locate
+        from astro_cli.state import SandboxState
+
+        root = locate(self.start_dir)
+        chosen = self.settings.text("sandbox.engine")
+        if self.settings.text("sandbox.database_url"):
+            if chosen == "docker":
+                raise UsageError(
+                    "a database of your own needs the standalone engine",
+                    hint="add `--engine standalone`, or leave the database's address out",
+                )
+            chosen = "standalone"
+        if chosen is None and root is not None:
+            state = SandboxState(root)
+            chosen = state.get("engine") if state.known_id else None
+        if chosen is not None:
+            return self._engine_named(chosen)
+        docker = self._engine_named("docker")
+        try:
+            docker.check()
+        except EngineError as exc:
+            self.console.note(
+                f"No Docker engine ({exc.message}): the sandbox runs as local processes. DAGs find the project in "
+                "its own folder, not in /opt/airflow. `--engine` chooses."
+            )
+            return self._engine_named("standalone")
+        return docker
+
+    def _engine_named(self, name: str) -> Engine:
+        if name == "standalone":
+            from astro_cli.runtime.standalone import StandaloneEngine
+
+            return StandaloneEngine(self.environ, lambda: self.settings)
         from astro_cli.runtime.docker import DockerEngine
 
         return DockerEngine(self.environ, lambda: self.settings)
+
+    def engines(self) -> tuple[Engine, ...]:
+        """Every engine that answers here."""
+        found = []
+        for name in ("docker", "standalone"):
+            engine = self._engine_named(name)
+            try:
+                engine.check()
+            except EngineError:
+                continue
+            found.append(engine)
+        return tuple(found)
 
     @property
     def sandbox(self) -> Sandbox:
         """The sandbox of the project."""
         from astro_cli.sandbox import Sandbox
 
-        return Sandbox(self.project, self.engine, self.settings, self.environ)
+        return Sandbox(self.project, self.engine, self.settings, self.environ, every_engine=self.engines)
 
     def confirm(self, question: str, *, flag: str = "--yes") -> bool:
         """Ask a yes/no question on the terminal.

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from astro_cli.app import App
-from astro_cli.commands import AIRFLOW_COMMANDS, ROOT_COMMANDS, CommandSpec
+from astro_cli.commands import AIRFLOW_COMMANDS, AIRFLOW_GROUPS, ROOT_COMMANDS, CommandSpec, GroupSpec
 from astro_cli.console import Console, standard_console
 from astro_cli.errors import AstroError, Interrupted, UsageError
 
@@ -100,10 +100,14 @@ class AstroGroup(_SharedOptions, TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            close = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            ctx.obj.console.command = _command_name(ctx.command_path)
+            known = {name: name for name in self.list_commands(ctx)}
+            if ctx.parent is None:
+                known = {spec.name: f"astro airflow {spec.name}" for spec in AIRFLOW_COMMANDS} | known
+            close = get_close_matches(args[0], known, n=1)
             raise UsageError(
                 f"there is no command `{args[0]}` in `{ctx.command_path}`",
-                hint=f"did you mean `{close[0]}`?" if close else f"see `{ctx.command_path} --help`",
+                hint=f"did you mean `{known[close[0]]}`?" if close else f"see `{ctx.command_path} --help`",
             )
         return super().resolve_command(ctx, args)
 
@@ -243,9 +247,19 @@ def build_app() -> typer.Typer:
     )
     for each in (root, group):
         each.callback()(_nothing_of_its_own)
+    for spec in AIRFLOW_GROUPS:
+        group.add_typer(_group(spec), name=spec.name)
     root.add_typer(group, name="airflow")
     root.add_typer(group, name="dev", hidden=True)
     return root
+
+
+def _group(spec: GroupSpec) -> typer.Typer:
+    """A group one level further down."""
+    below = type(f"{spec.name.title()}Group", (AstroGroup,), {"specs": spec.commands})
+    made = typer.Typer(cls=below, help=spec.summary, no_args_is_help=True, **QUIET)
+    made.callback()(_nothing_of_its_own)
+    return made
 
 
 def _nothing_of_its_own() -> None:

@@ -16,6 +16,8 @@ def is_free(port: int) -> bool:
         try:
             probe.bind((LOOPBACK, port))
             probe.listen(1)
+        except PermissionError:  # a low port: the engine may listen where we may not
+            return True
         except OSError:
             return False
     return True

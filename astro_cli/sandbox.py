@@ -29,7 +29,7 @@ from astro_cli.state import SandboxState
 from astro_cli.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from astro_cli.project import Project
@@ -90,19 +90,26 @@ class Sandbox:
     """The sandbox of one project on one engine."""
 
     def __init__(
-        self, project: Project, engine: Engine, settings: Settings, environ: Mapping[str, str]
+        self,
+        project: Project,
+        engine: Engine,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        every_engine: Callable[[], Iterable[Engine]] = tuple,
     ) -> None:
         self._project = project
         self._engine = engine
         self._settings = settings
         self._environ = environ
+        self._every_engine = every_engine
         self.state = SandboxState(project.root)
 
     # workflows
 
     def build(self, options: PrepareOptions, report: Report) -> Environment:
         """Make what the project runs in, and start nothing."""
-        with self.state.lock("build"), _interruptible("nothing was started and the old image is unchanged"):
+        with self.state.lock("build"), interruptible("nothing was started and the old image is unchanged"):
             self._engine.check()
             return self._engine.prepare(self._project, self.state.sandbox_id, options, report)
 
@@ -116,20 +123,21 @@ class Sandbox:
         """
         began = time.monotonic()
         with self.state.lock("start"):
-            inputs = self._read_inputs(options, report)
-            with _interruptible("nothing was started and the old image is unchanged"):
+            with interruptible("nothing was started and the old image is unchanged"):
+                inputs = self._read_inputs(options, report)
                 self._engine.check()
                 environment = self._engine.prepare(
                     self._project, self.state.sandbox_id, options.prepare, report
                 )
-            with _interruptible(
+            self._leave_others(report)
+            with interruptible(
                 "the sandbox may be partly started; `astro airflow start` completes it, "
                 "`astro airflow stop` ends it"
             ):
                 stack, changes = self._bring_up(options, inputs, environment, report)
             healthy = False
             if options.wait_seconds > 0:
-                with _interruptible(
+                with interruptible(
                     "the sandbox goes on starting; `astro airflow ps` shows it, `astro airflow stop` ends it"
                 ):
                     self._wait_until_healthy(stack, environment, changes, options.wait_seconds, report)
@@ -149,27 +157,51 @@ class Sandbox:
 
     def stop(self, report: Report) -> tuple[Change, ...]:
         """End all services; data, logs and images stay."""
-        with self.state.lock("stop"):
+        with (
+            self.state.lock("stop"),
+            interruptible(
+                "some services may still run: `astro airflow ps` shows which, `astro airflow stop` goes on"
+            ),
+        ):
             return self._engine.down(self.state.sandbox_id, data=False, report=report)
 
     def kill(self, report: Report) -> tuple[Change, ...]:
         """End all services and remove everything of this sandbox, its history included."""
-        with self.state.lock("kill"):
+        with (
+            self.state.lock("kill"),
+            interruptible("a part of the sandbox may be left: `astro airflow kill` removes the rest"),
+        ):
             changes = self._engine.down(self.state.sandbox_id, data=True, report=report)
+            for other in self._others():
+                changes += other.down(self.state.sandbox_id, data=True, report=report)
             self.state.forget()
             return changes
 
+    def _others(self) -> Iterator[Engine]:
+        """Other engines on which this sandbox was started once."""
+        for engine in self._every_engine():
+            if engine.name != self._engine.name and engine.status(self.state.sandbox_id):
+                yield engine
+
+    def _leave_others(self, report: Report) -> None:
+        """A sandbox runs on one engine at a time; each keeps its own data."""
+        if self.state.get("engine") in (None, self._engine.name):
+            return
+        for other in self._others():
+            if other.down(self.state.sandbox_id, data=False, report=report):
+                report.warn(f"the sandbox on the engine {other.name} is stopped; its data stays there")
+
     def restart_service(self, service: str) -> None:
         """End one service and start it again; the others go on."""
-        with self.state.lock("restart"):
+        with self.state.lock("restart"), interruptible("`astro airflow ps` shows how the service is"):
             self._engine.restart(self.state.sandbox_id, service)
 
     # looking
 
-    def status(self) -> SandboxStatus | None:
-        """The sandbox as it is now, or None when it was never started."""
+    def status(self, *, memory: bool = False) -> SandboxStatus | None:
+        """The sandbox as it is now, or None when it was never started; see `Engine.status`."""
         known = self.state.known_id
-        return next(iter(self._engine.status(known)), None) if known else None
+        return next(iter(self._engine.status(known, memory=memory)), None) if known else None
 
     # the steps of a start
 
@@ -205,16 +237,18 @@ class Sandbox:
         self, options: StartOptions, inputs: _Inputs, environment: Environment, report: Report
     ) -> tuple[Stack, tuple[Change, ...]]:
         running = self._running_port()
+        refused = 0
         for _ in range(PORT_TRIES):
-            port = self._choose_port(options.port, running, report)
+            port = self._choose_port(options.port, running, refused, report)
             stack = self._stack(options, inputs, port)
             try:
                 changes = self._engine.up(stack, environment, report)
             except PortTakenError as exc:  # somebody took it between our look and the engine's
                 if options.port is not None or exc.port != port:
                     raise self._port_error(exc.port) from exc
+                refused, running = port, None
                 continue
-            self.state.remember(port=port, expose_db=options.expose_db)
+            self.state.remember(port=port, expose_db=options.expose_db, engine=self._engine.name)
             return stack, changes
         raise AstroError(
             "no port stayed free long enough to publish the web UI", hint="choose one with --port"
@@ -239,8 +273,11 @@ class Sandbox:
         status = self.status()
         return status.port if status and status.state != "stopped" else None
 
-    def _choose_port(self, wanted: int | None, running: int | None, report: Report) -> int:
-        """The port asked for, else the running sandbox's, the remembered one, or the next that is free."""
+    def _choose_port(self, wanted: int | None, running: int | None, refused: int, report: Report) -> int:
+        """The port asked for, else the running sandbox's, the remembered one, or the next that is free.
+
+        `refused` is one that looked free, but which the engine could not have: only later ones are tried then.
+        """
         if wanted is None:
             wanted = self._settings.number("sandbox.port")
         if wanted is not None:
@@ -251,7 +288,7 @@ class Sandbox:
             return running
         remembered = self.state.get("port")
         first = remembered if isinstance(remembered, int) else 8080
-        port = ports.next_free(first)
+        port = ports.next_free(max(first, refused + 1))
         if port is None:
             raise AstroError(f"no free port was found from {first} upwards", hint="choose one with --port")
         if port != first:
@@ -353,7 +390,7 @@ class Sandbox:
 
 
 @contextmanager
-def _interruptible(state: str) -> Iterator[None]:
+def interruptible(state: str) -> Iterator[None]:
     """Give Ctrl-C a sentence that says in what state it leaves things."""
     try:
         yield

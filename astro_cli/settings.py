@@ -83,6 +83,10 @@ class Settings:
         """The value with its origin."""
         return self._values[key]
 
+    def with_value(self, key: str, value: str | int, origin: str) -> Settings:
+        """These settings with one value replaced."""
+        return Settings({**self._values, key: Value(value, origin)})
+
     def number(self, key: str) -> int | None:
         """A whole number, or None when unset."""
         value = self._values[key].value

@@ -10,17 +10,29 @@ if TYPE_CHECKING:
 
 
 class CommandSpec(NamedTuple):
-    """One command: the word, what it does in a line, its function, and options of the parser."""
+    """One command: the word, what it does in a line, its function, options of the parser, and its file.
+
+    `file` is named where it is not the word itself.
+    """
 
     name: str
     summary: str
     function: str
     settings: Mapping[str, Any] = MappingProxyType({})
+    file: str = ""
 
     @property
     def module(self) -> str:
         """The module that holds the function."""
-        return f"astro_cli.commands.{self.name}"
+        return f"astro_cli.commands.{self.file or self.name}"
+
+
+class GroupSpec(NamedTuple):
+    """A word with commands below it, such as `object import`."""
+
+    name: str
+    summary: str
+    commands: tuple[CommandSpec, ...]
 
 
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -33,6 +45,11 @@ AIRFLOW_COMMANDS = (
     CommandSpec("kill", "Remove the sandbox with all its data.", "kill"),
     CommandSpec("ps", "Show services, health, memory and the URL.", "ps"),
     CommandSpec("logs", "Show what the services wrote.", "logs"),
+    CommandSpec("trigger", "Start a run of a DAG, and wait for it.", "trigger"),
+    CommandSpec("runs", "Show the runs of one DAG or all.", "runs"),
+    CommandSpec("tasks", "Show the tasks of a run.", "tasks"),
+    CommandSpec("why", "Say why nothing is running.", "why"),
+    CommandSpec("backfill", "Run a DAG for past dates.", "backfill"),
     CommandSpec("bash", "Open a shell beside a service.", "bash"),
     CommandSpec("run", "Run any `airflow` command.", "run", PASS_THROUGH),
     CommandSpec("build", "Build the project's image; start nothing.", "build"),
@@ -40,6 +57,20 @@ AIRFLOW_COMMANDS = (
     CommandSpec("poweroff", "Stop every sandbox on this machine.", "poweroff"),
 )
 """The commands of `astro airflow`, in the order of `--help`."""
+
+AIRFLOW_GROUPS = (
+    GroupSpec(
+        "object",
+        "Connections, variables and pools: file and sandbox.",
+        (
+            CommandSpec("import", "Write the file's objects to the sandbox.", "import_objects", file="object"),
+            CommandSpec("export", "Show the sandbox's objects as a file.", "export", file="object"),
+            CommandSpec("validate", "Check the file; needs no sandbox.", "validate", file="object"),
+            CommandSpec("diff", "Compare the file with the sandbox.", "diff", file="object"),
+        ),
+    ),
+)
+"""The groups below `astro airflow`."""
 
 TOP_LEVEL = ("init", "start", "stop", "logs")
 """Those that are also reachable directly below `astro`."""

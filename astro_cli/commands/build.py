@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from astro_cli.commands.options import ForceBuild, ImageName, NoCache, obj
+from astro_cli.commands.options import EngineName, ForceBuild, ImageName, NoCache, obj
 
 
 def build(
-    ctx: typer.Context, force: ForceBuild = False, no_cache: NoCache = False, image_name: ImageName = None
+    ctx: typer.Context,
+    force: ForceBuild = False,
+    no_cache: NoCache = False,
+    image_name: ImageName = None,
+    engine: EngineName = None,
 ) -> None:
     """Build the project's image, if its inputs have changed, and start nothing."""
     from astro_cli.runtime.engine import PrepareOptions
 
     app = obj(ctx)
+    app.override("sandbox.engine", engine, "--engine")
     options = PrepareOptions(force=force or no_cache, no_cache=no_cache, image_name=image_name)
     with app.console.progress() as report:
         environment = app.sandbox.build(options, report)

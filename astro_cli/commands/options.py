@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,21 @@ if TYPE_CHECKING:
     from astro_cli.app import App
     from astro_cli.runtime.engine import SandboxStatus
 
+EngineName = Annotated[
+    Literal["docker", "standalone"] | None,
+    typer.Option(
+        help="Run in containers, or as local processes. Default: as last time; at first Docker if it answers.",
+        show_default=False,
+    ),
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="SQLAlchemy address of your own metadata database; for the standalone engine.",
+        show_default=False,
+    ),
+]
 EnvFiles = Annotated[
     list[Path] | None,
     typer.Option(
@@ -55,7 +70,7 @@ def obj(ctx: typer.Context) -> App:
     return app
 
 
-def started(app: App) -> SandboxStatus:
+def started(app: App, *, memory: bool = False) -> SandboxStatus:
     """The project's sandbox, which must have been started once.
 
     Raises:
@@ -63,7 +78,7 @@ def started(app: App) -> SandboxStatus:
     """
     from astro_cli.errors import AstroError
 
-    status = app.sandbox.status()
+    status = app.sandbox.status(memory=memory)
     if status is None:
         raise AstroError(
             f"the project `{app.project.name}` has no sandbox yet", hint="make it with `astro airflow start`"

@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 def ps(ctx: typer.Context) -> None:
     """Show the services: state, health, uptime, memory, and where the web UI is."""
     app = obj(ctx)
-    status = started(app)
+    status = started(app, memory=True)
     app.console.result(
         {**asdict(status), "healthy": status.healthy, "url": url_of(status)},
         lambda: _show(app.console, status, time.time()),

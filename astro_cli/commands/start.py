@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astro_cli.commands.options import (
+    DatabaseUrl,
+    EngineName,
     EnvFiles,
     ForceBuild,
     ImageName,
@@ -50,6 +52,8 @@ def start(
             help="Publish Postgres on this port of the loopback interface.",
         ),
     ] = None,
+    engine: EngineName = None,
+    database_url: DatabaseUrl = None,
     env: EnvFiles = None,
     settings_file: SettingsFile = None,
     build: ForceBuild = False,
@@ -71,7 +75,10 @@ def start(
         wait_seconds=0 if no_wait else wait or DEFAULT_WAIT,
         prepare=PrepareOptions(force=build or no_cache, no_cache=no_cache, image_name=image_name),
     )
-    start_and_show(obj(ctx), options, browser=not no_browser)
+    app = obj(ctx)
+    app.override("sandbox.engine", engine, "--engine")
+    app.override("sandbox.database_url", database_url, "--database-url")
+    start_and_show(app, options, browser=not no_browser)
 
 
 def start_and_show(app: App, options: StartOptions, *, browser: bool) -> None:

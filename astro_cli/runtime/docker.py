@@ -86,7 +86,12 @@ class DockerEngine:
         """See `Engine.up`."""
         wanted = self._containers(stack, environment)
         self._check_volume(stack, environment)
-        actions = plan(wanted, self._observe(stack.sandbox_id))
+        observed = self._observe(stack.sandbox_id)
+        if not self._list(
+            "/networks", stack.sandbox_id
+        ):  # somebody removed it: none of these can start again
+            observed = [replace(container, state="without network") for container in observed]
+        actions = plan(wanted, observed)
         if not actions:
             return ()
         changes = self._ensure_network_and_volumes(stack, environment)
@@ -147,13 +152,13 @@ class DockerEngine:
                 return f"container `{container['Names'][0].lstrip('/')}`"
         return None
 
-    def status(self, sandbox_id: str | None = None) -> tuple[SandboxStatus, ...]:
+    def status(self, sandbox_id: str | None = None, *, memory: bool = False) -> tuple[SandboxStatus, ...]:
         """See `Engine.status`."""
         grouped: dict[str, dict[str, Any]] = {}
         for container in self._list("/containers/json", sandbox_id, all="true"):
             marks = container["Labels"]
             grouped.setdefault(marks[labels.SANDBOX], {})[marks.get(labels.SERVICE, "")] = container
-        return tuple(self._sandbox(found, parts) for found, parts in sorted(grouped.items()))
+        return tuple(self._sandbox(found, parts, memory=memory) for found, parts in sorted(grouped.items()))
 
     def logs(self, sandbox_id: str, query: LogQuery) -> Iterator[LogLine]:
         """See `Engine.logs`."""
@@ -346,7 +351,7 @@ class DockerEngine:
                 return str(container["Id"])
         raise AstroError("the sandbox is not running", hint="start it with `astro airflow start`")
 
-    def _sandbox(self, sandbox_id: str, parts: Mapping[str, Any]) -> SandboxStatus:
+    def _sandbox(self, sandbox_id: str, parts: Mapping[str, Any], *, memory: bool) -> SandboxStatus:
         inspected: dict[str, Any] = {}
         for name, container in parts.items():
             try:
@@ -364,7 +369,7 @@ class DockerEngine:
             state="stopped" if not running else "running" if running == len(_CONTAINERS) else "partial",
             port=int(marks[labels.PORT]) if marks.get(labels.PORT, "").isdigit() else None,
             services=(
-                self._postgres_status(inspected.get("postgres"), told),
+                self._postgres_status(inspected.get("postgres"), told, memory=memory),
                 *(
                     _service_status(spec.name, inspected.get("airflow"), told)
                     for spec in hosted_by("airflow")
@@ -391,7 +396,9 @@ class DockerEngine:
         started = _epoch(container["State"].get("StartedAt")) or 0.0
         return told if float(told.get("updated_at", 0)) >= started else {}
 
-    def _postgres_status(self, container: Mapping[str, Any] | None, told: Mapping[str, Any]) -> ServiceStatus:
+    def _postgres_status(
+        self, container: Mapping[str, Any] | None, told: Mapping[str, Any], *, memory: bool
+    ) -> ServiceStatus:
         if container is None:
             return ServiceStatus("postgres", "missing")
         state = container["State"]
@@ -405,7 +412,7 @@ class DockerEngine:
             "running",
             health="healthy" if ready else "starting",
             started_at=_epoch(state["StartedAt"]),
-            memory=self._memory(container["Id"]),
+            memory=self._memory(container["Id"]) if memory else None,
             restarts=int(container.get("RestartCount", 0)),
         )
 

@@ -105,7 +105,13 @@ class DockerApi:
         """Create (not start) a container with its private files inside; returns its id."""
         with self._translated():
             host_config: Any = self.client.create_host_config(
-                binds=[f"{mount.source}:{mount.target}" for mount in spec.mounts],
+                # Not `binds`: those break at a colon in the path, and make folders that do not exist.
+                mounts=[
+                    docker.types.Mount(
+                        mount.target, mount.source, type="bind" if mount.source.startswith("/") else "volume"
+                    )
+                    for mount in spec.mounts
+                ],
                 port_bindings={inside: ("127.0.0.1", outside) for inside, outside in spec.ports.items()},
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges:true"],
@@ -262,7 +268,15 @@ def _explained(exc: docker.errors.APIError) -> AstroError:
             hint="share the folder in the engine's settings (File sharing), then try again",
             details=(text,),
         )
-    return AstroError(f"the Docker engine refused: {text}")
+    if "bind source path does not exist" in text:
+        return EngineError(
+            "the Docker engine does not see the project's folder",
+            hint="a sandbox needs an engine on this machine: see DOCKER_HOST and `docker context show`",
+            details=(text,),
+        )
+    return AstroError(
+        f"the Docker engine refused: {text}", hint="run the same command again; the engine's own log may say more"
+    )
 
 
 def _system_error(exc: BaseException) -> OSError | None:
@@ -341,8 +355,11 @@ def _pump(connection: socket.socket, *, stdin: bool, framed: bool) -> None:
                 pending = pending[8 + length :]
         elif ready:
             typed = os.read(sys.stdin.fileno(), 65536)
-            if typed:
-                connection.sendall(typed)
-            else:
-                reading.remove(sys.stdin.fileno())
+            try:
+                if typed:
+                    connection.sendall(typed)
+                    continue
                 connection.shutdown(sockets.SHUT_WR)
+            except OSError:  # the command does not read any more; what it wrote is still to come
+                pass
+            reading.remove(sys.stdin.fileno())

@@ -204,8 +204,11 @@ class Engine(Protocol):
     def port_holder(self, port: int) -> str | None:
         """What of this engine's holds a port of this host, in words; None when nothing does."""
 
-    def status(self, sandbox_id: str | None = None) -> tuple[SandboxStatus, ...]:
-        """The sandbox with this id, or every sandbox on this machine. Empty when there is none."""
+    def status(self, sandbox_id: str | None = None, *, memory: bool = False) -> tuple[SandboxStatus, ...]:
+        """The sandbox with this id, or every sandbox on this machine. Empty when there is none.
+
+        Some engines take a second to tell the memory of a container, so it is left out unless asked for.
+        """
 
     def logs(self, sandbox_id: str, query: LogQuery) -> Iterator[LogLine]:
         """Lines in order of time."""

@@ -13,7 +13,7 @@ import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from astro_cli.errors import AstroError, EngineError
 from astro_cli.runtime.endpoint import EngineInfo, find_endpoint
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from astro_cli.runtime.endpoint import Endpoint
 
-CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 20.0
+"""A busy engine may need some; one that hangs is given up after it."""
 
 
 class NotFound(AstroError):
@@ -63,15 +64,21 @@ class EngineReader:
 
     def json(self, path: str, /, **query: str) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
         """The decoded answer to `GET path`."""
-        return json.loads(self.read(path, **query))
+        try:
+            return json.loads(self.read(path, **query))
+        except ValueError as exc:
+            raise EngineError(
+                f"what answers at {self.endpoint.url} (from {self.endpoint.source}) is not a Docker engine",
+                hint="correct the address (DOCKER_HOST or the docker context)",
+            ) from exc
 
     def read(self, path: str, /, **query: str) -> bytes:
         """The whole body of the answer to `GET path`."""
-        return b"".join(self.stream(path, timeout=CONNECT_SECONDS, **query))
+        return b"".join(self.stream(path, timeout=ANSWER_SECONDS, **query))
 
     def stream(self, path: str, /, *, timeout: float | None = None, **query: str) -> Iterator[bytes]:
         """The body of the answer, as it arrives. `timeout` in seconds is for each read; None waits for ever."""
-        target = f"{path}?{urlencode(query)}" if query else path
+        target = quote(path) + (f"?{urlencode(query)}" if query else "")
         connection = self._connection(timeout)
         try:
             try:
@@ -94,7 +101,11 @@ class EngineReader:
     def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
         if self.endpoint.socket is not None:
             return _UnixConnection(str(self.endpoint.socket), timeout)
-        parts = urlsplit(self.endpoint.url)
+        try:
+            parts = urlsplit(self.endpoint.url)
+            _ = parts.port  # refuses anything but a number
+        except ValueError as exc:
+            raise self._not_an_address() from exc
         if parts.scheme in ("tcp", "http") and self.endpoint.tls_folder is None and parts.hostname:
             return http.client.HTTPConnection(parts.hostname, parts.port or 2375, timeout=timeout)
         if parts.scheme in ("tcp", "https") and self.endpoint.tls_folder is not None and parts.hostname:
@@ -107,7 +118,10 @@ class EngineReader:
             return http.client.HTTPSConnection(
                 parts.hostname, parts.port or 2376, timeout=timeout, context=context
             )
-        raise EngineError(
+        raise self._not_an_address()
+
+    def _not_an_address(self) -> EngineError:
+        return EngineError(
             f"the engine address {self.endpoint.url} (from {self.endpoint.source}) is not one astro can run a "
             "sandbox on",
             hint="use a local engine (unix://…) or a tcp://… address",
@@ -120,7 +134,7 @@ def find_reader(environ: Mapping[str, str]) -> EngineReader:
     Raises:
         EngineError: nothing points to an engine.
     """
-    endpoint = find_endpoint(environ, home=Path.home(), uid=os.getuid())
+    endpoint = find_endpoint(environ, home=Path(os.path.expanduser("~")), uid=os.getuid())  # noqa: PTH111 - never fails
     if endpoint is None:
         raise EngineError(
             "no Docker engine was found on this machine",
@@ -141,6 +155,16 @@ def unreachable(endpoint: Endpoint, cause: BaseException) -> EngineError:
         return EngineError(
             f"no Docker engine answers at {where}",
             hint="start Docker (or Podman, Colima, OrbStack), then try again",
+        )
+    if isinstance(cause, TimeoutError):
+        return EngineError(
+            f"the Docker engine at {where} does not answer: it accepts the connection, then says nothing",
+            hint="it hangs or is overloaded: restart it, then run the same command again",
+        )
+    if isinstance(cause, socket.gaierror) or getattr(cause, "strerror", None) == "AF_UNIX path too long":
+        return EngineError(
+            f"the engine address {where} leads nowhere: {cause}",
+            hint="correct the address (DOCKER_HOST or the docker context)",
         )
     return EngineError(
         f"lost the connection to the Docker engine at {where}: {cause or type(cause).__name__}",

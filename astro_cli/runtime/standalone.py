@@ -21,7 +21,7 @@ from urllib.parse import quote
 import astro_cli
 from astro_cli import airflow, ports, process
 from astro_cli.errors import AstroError, ProjectError, UsageError
-from astro_cli.image import engine_version, images_folder
+from astro_cli.image import dockerfile_version, images_folder
 from astro_cli.paths import make_private_dir, read_json, sandbox_dir, state_dir, write_atomic
 from astro_cli.runtime import standalone_logs
 from astro_cli.runtime.endpoint import EngineInfo
@@ -183,7 +183,8 @@ class StandaloneEngine:
         """The supervisor's files, all private: the environment holds secrets, and so does the database's."""
         config: dict[str, Any] = {
             "services": {
-                spec.name: [f"{environment.reference}/bin/airflow", *spec.command] for spec in hosted_by("airflow")
+                spec.name: [f"{environment.reference}/bin/airflow", *spec.command]
+                for spec in hosted_by("airflow")
             },
             "health_url": f"http://{ports.LOOPBACK}:{stack.port}{airflow.HEALTH_PATH}",
             "migrations": str(images_folder() / "migrations.json"),
@@ -199,7 +200,13 @@ class StandaloneEngine:
         if self._database_url is None:
             workshop = Workshop(self._environ, images_folder())
             python = Path(environment.reference) / "bin/python"
-            config["server"] = [str(python), "-I", str(POSTGRES_SCRIPT), "serve", str(folder / "postgres.json")]
+            config["server"] = [
+                str(python),
+                "-I",
+                str(POSTGRES_SCRIPT),
+                "serve",
+                str(folder / "postgres.json"),
+            ]
             server = {
                 "postgres": str(workshop.postgres_folder()),
                 "data": str(folder / "database"),
@@ -210,7 +217,9 @@ class StandaloneEngine:
             }
             files["postgres.json"] = json.dumps(server)
         elif stack.database_port is not None:
-            raise UsageError("--expose-db is for the sandbox's own database, and --database-url names another")
+            raise UsageError(
+                "--expose-db is for the sandbox's own database, and --database-url names another"
+            )
         return {**files, "config.json": json.dumps(config), "environment.json": json.dumps(plain)}
 
     def _process_environment(self, environment: str, plain: Mapping[str, str]) -> dict[str, str]:
@@ -241,7 +250,9 @@ class StandaloneEngine:
         """See `Engine.restart`."""
         folder = _running(sandbox_id)
         environment = str(read_json(folder / "sandbox.json")["environment"])
-        done = process.run([f"{environment}/bin/python", "-I", str(SUPERVISOR), "restart", str(folder), service])
+        done = process.run(
+            [f"{environment}/bin/python", "-I", str(SUPERVISOR), "restart", str(folder), service]
+        )
         if done.code != 0:
             raise AstroError(f"`{service}` was not restarted: {done.output.strip()}")
 
@@ -258,10 +269,14 @@ class StandaloneEngine:
                 return f"the sandbox of {marks.get('project_name')} ({marks.get('path')})"
         return None
 
-    def status(self, sandbox_id: str | None = None) -> tuple[SandboxStatus, ...]:
+    def status(
+        self, sandbox_id: str | None = None, *, memory: bool = False  # noqa: ARG002 - it costs nothing here
+    ) -> tuple[SandboxStatus, ...]:
         """See `Engine.status`."""
         folders = [_folder(sandbox_id)] if sandbox_id else _all_folders()
-        return tuple(_status(folder, marks) for folder in folders if (marks := read_json(folder / "sandbox.json")))
+        return tuple(
+            _status(folder, marks) for folder in folders if (marks := read_json(folder / "sandbox.json"))
+        )
 
     def logs(self, sandbox_id: str, query: LogQuery) -> Iterator[LogLine]:
         """See `Engine.logs`."""
@@ -391,7 +406,7 @@ def _airflow_version(project: Project) -> str:
         text = project.dockerfile.read_text(encoding="utf-8")
     except OSError:
         return airflow.DEFAULT_VERSION
-    version = engine_version(text) or airflow.DEFAULT_VERSION
+    version = dockerfile_version(text) or airflow.DEFAULT_VERSION
     if version not in airflow.SUPPORTED_VERSIONS:
         raise ProjectError(
             f"this astro has no engine for Airflow {version}",
@@ -408,7 +423,9 @@ def _status(folder: Path, marks: Mapping[str, Any]) -> SandboxStatus:
     alive = _supervisor(folder) is not None
     # `stop` removes the file, so a process that is named there and gone has died
     died = not alive and (folder / "supervisor.json").exists()
-    names = [spec.name for spec in SERVICES if spec.container == "airflow" or (folder / "postgres.json").exists()]
+    names = [
+        spec.name for spec in SERVICES if spec.container == "airflow" or (folder / "postgres.json").exists()
+    ]
     return SandboxStatus(
         sandbox_id=str(marks.get("sandbox_id")),
         project_name=str(marks.get("project_name")),

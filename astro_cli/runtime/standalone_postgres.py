@@ -173,7 +173,9 @@ def make_template(folder: Path, postgres: Path, migrate: Sequence[str]) -> None:
             environment = {**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": address}
             subprocess.run(list(migrate), check=True, env=environment)  # noqa: S603
             _as_owner([*psql, DATABASE, "-c", "VACUUM (FREEZE, ANALYZE)"])
-            _as_owner([*psql, DATABASE, "-c", "CHECKPOINT", "-c", "SELECT pg_switch_wal()", "-c", "CHECKPOINT"])
+            _as_owner(
+                [*psql, DATABASE, "-c", "CHECKPOINT", "-c", "SELECT pg_switch_wal()", "-c", "CHECKPOINT"]
+            )
         finally:
             server.send_signal(signal.SIGINT)
             server.wait()
@@ -256,7 +258,9 @@ def main(argv: list[str]) -> int:
     elif len(argv) > 4 and argv[0] == "template" and argv[3] == "--":
         make_template(Path(argv[1]), Path(argv[2]), argv[4:])
     else:
-        sys.stderr.write("usage: standalone_postgres.py serve FILE | template FOLDER POSTGRES -- COMMAND...\n")
+        sys.stderr.write(
+            "usage: standalone_postgres.py serve FILE | template FOLDER POSTGRES -- COMMAND...\n"
+        )
         return 2
     return 0
 

@@ -127,7 +127,9 @@ class Workshop:
         self._uv([*install, "--require-hashes", "-r", str(inputs.lock)], report)
         frozen = self._uv(["pip", "freeze", "--python", str(python)], report)
         constraints = folder / "constraints.txt"
-        constraints.write_text("\n".join(line for line in frozen.lines if "==" in line) + "\n", encoding="utf-8")
+        constraints.write_text(
+            "\n".join(line for line in frozen.lines if "==" in line) + "\n", encoding="utf-8"
+        )
         if inputs.requirements is not None:
             report.step(f"install the packages of {inputs.requirements.name}")
             self._install_requirements(python, constraints, inputs.requirements, report)
@@ -196,7 +198,11 @@ class Workshop:
     def template_folder(self, airflow_version: str) -> Path:
         """Where the migrated database of an Airflow version is, or will be."""
         parts = [POSTGRES_LOCK.read_bytes(), (self._images / "migrations.json").read_bytes()]
-        return cache_dir() / "databases" / f"{airflow_version}-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
+        return (
+            cache_dir()
+            / "databases"
+            / f"{airflow_version}-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
+        )
 
     def postgres(self, python: Path, report: Report) -> Made:
         """The folder of a Postgres installation, which holds `bin`.
@@ -244,7 +250,9 @@ class Workshop:
             script = [python, "-I", str(POSTGRES_SCRIPT), "template", str(half_done), str(postgres), "--"]
             try:
                 done = process.run(
-                    [*script, str(environment / "bin/airflow"), "db", "migrate"], env=env, on_line=report.detail
+                    [*script, str(environment / "bin/airflow"), "db", "migrate"],
+                    env=env,
+                    on_line=report.detail,
                 )
                 if done.code:
                     raise EngineError(
@@ -302,7 +310,14 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-_ASTRAY = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX", "_AIRFLOW_PROCESS_CONTEXT"}
+_ASTRAY = {
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "_AIRFLOW_PROCESS_CONTEXT",
+}
 _ASTRAY |= {"UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "FORCE_COLOR"}
 
 
