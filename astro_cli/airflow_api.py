@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 
 from astro_cli import airflow
+from astro_cli.dagrun import Backfill, Dag, Dependency, ImportFault, PoolUse, Run, Task
 from astro_cli.errors import AstroError, UnhealthyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+PAGE = 100  # the most that the API gives at once
+ANY = "~"  # the API's word for "of any DAG" or "of any run"
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
-class AirflowApi:
-    """One sandbox's API, at `url` (for example `http://localhost:8080`). Proxies are never used: it is local."""
+class NotFoundError(AstroError):
+    """Airflow has nothing of that name."""
 
-    def __init__(self, url: str, *, seconds: float = 10.0) -> None:
-        self._client = httpx.Client(base_url=url, timeout=seconds, trust_env=False, follow_redirects=False)
+
+class ConflictError(AstroError):
+    """Airflow has that already, or something that excludes it."""
+
+
+class AirflowApi:
+    """One sandbox's API, at `url` (for example `http://localhost:8080`). Proxies are never used: it is local.
+
+    Whatever fails to answer is an `UnhealthyError`, whatever Airflow refuses another `AstroError`.
+    """
+
+    def __init__(
+        self, url: str, *, seconds: float = 10.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._url = url
+        self._seconds = seconds
+        self._client = httpx.Client(
+            base_url=url, timeout=seconds, trust_env=False, follow_redirects=False, transport=transport
+        )
 
     def __enter__(self) -> AirflowApi:
         return self
@@ -73,6 +94,191 @@ class AirflowApi:
                 hint="correct the file, then run `astro airflow start` again",
                 details=tuple(problems[1:]),
             )
+
+    # DAGs, runs and tasks
+
+    def dags(self) -> tuple[Dag, ...]:
+        """Every DAG whose file is there."""
+        return tuple(Dag.from_api(body) for body in self._all("/api/v2/dags", "dags"))
+
+    def dag(self, dag_id: str) -> Dag:
+        """One DAG; NotFoundError when it was never parsed."""
+        return Dag.from_api(self._get(f"/api/v2/dags/{_part(dag_id)}"))
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG's runs begin."""
+        self._call("PATCH", f"/api/v2/dags/{_part(dag_id)}", json={"is_paused": False})
+
+    def runs(
+        self, dag_id: str = ANY, *, limit: int = PAGE, **filters: str | Sequence[str]
+    ) -> tuple[Run, ...]:
+        """The newest runs, newest first; filters as the API names them, such as `state` and `run_type`."""
+        path = f"/api/v2/dags/{_part(dag_id)}/dagRuns"
+        return tuple(
+            Run.from_api(body) for body in self._all(path, "dag_runs", most=limit, order_by="-id", **filters)
+        )
+
+    def run(self, dag_id: str, run_id: str) -> Run:
+        """One run."""
+        return Run.from_api(self._get(_run_path(dag_id, run_id)))
+
+    def trigger(self, dag_id: str, *, logical_date: str | None, conf: Mapping[str, Any]) -> Run:
+        """Make a run; ConflictError when the DAG has one for that date."""
+        body = {"logical_date": logical_date, "conf": dict(conf)}
+        return Run.from_api(self._call("POST", f"/api/v2/dags/{_part(dag_id)}/dagRuns", json=body))
+
+    def tasks(
+        self, dag_id: str, run_id: str, *, limit: int | None = None, **filters: str | Sequence[str]
+    ) -> tuple[Task, ...]:
+        """The task instances of a run; `ANY` run is every one of the DAG. Filters as the API names them."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances"
+        return tuple(Task.from_api(body) for body in self._all(path, "task_instances", most=limit, **filters))
+
+    def count_tasks(self, state: str) -> int:
+        """How many task instances of any DAG are in a state."""
+        found = self._get(f"{_run_path(ANY, ANY)}/taskInstances", {"state": state, "limit": 1})
+        return int(found["total_entries"] or 0)
+
+    def dependencies(self, task: Task) -> tuple[Dependency, ...]:
+        """What keeps a task instance from running; empty for one that has run."""
+        found = self._get(f"{_task_path(task)}/dependencies", {"map_index": task.map_index})
+        return tuple(Dependency(each["name"], each["reason"]) for each in found["dependencies"])
+
+    def log(self, task: Task, try_number: int) -> tuple[Mapping[str, Any] | str, ...]:
+        """The messages of one try so far, for `dagrun.log_lines`; NotFoundError before it began."""
+        found = self._get(
+            f"{_task_path(task)}/logs/{try_number}",
+            {"map_index": task.map_index, "full_content": "true"},
+            accept="application/json",
+        )
+        return tuple(found["content"])
+
+    # the state of Airflow
+
+    def health(self) -> dict[str, str]:
+        """The components and what each says of itself: `healthy`, `unhealthy` or `unknown`."""
+        found = self._get(airflow.HEALTH_PATH)
+        return {name: (found.get(name) or {}).get("status") or "unknown" for name in COMPONENTS}
+
+    def import_faults(self) -> tuple[ImportFault, ...]:
+        """The DAG files that cannot be imported."""
+        found = self._all("/api/v2/importErrors", "import_errors")
+        return tuple(ImportFault(each["filename"], each["stack_trace"]) for each in found)
+
+    def pool_uses(self) -> tuple[PoolUse, ...]:
+        """How full each pool is."""
+        found = self._all("/api/v2/pools", "pools")
+        return tuple(PoolUse(each["name"], each["slots"], each["open_slots"]) for each in found)
+
+    def option(self, section: str, name: str) -> str | None:
+        """A value of Airflow's configuration; None where it is not shown."""
+        try:
+            found = self._get(
+                f"/api/v2/config/section/{_part(section)}/option/{_part(name)}", accept="application/json"
+            )
+            return str(found["sections"][0]["options"][0]["value"])
+        except (NotFoundError, LookupError):
+            return None
+
+    # backfills
+
+    def backfill_dates(self, body: Mapping[str, Any]) -> tuple[str, ...]:
+        """The logical dates a backfill would run; `body` as the API's `BackfillPostBody`."""
+        found = self._call("POST", "/api/v2/backfills/dry_run", json=dict(body))
+        return tuple(each["logical_date"] or each["partition_key"] for each in found["backfills"])
+
+    def create_backfill(self, body: Mapping[str, Any]) -> Backfill:
+        """Begin a backfill; ConflictError when one of this DAG goes on."""
+        return _backfill(self._call("POST", "/api/v2/backfills", json=dict(body)))
+
+    def backfill(self, backfill_id: int) -> Backfill:
+        """One backfill."""
+        return _backfill(self._get(f"/api/v2/backfills/{backfill_id}"))
+
+    # objects
+
+    def objects(self, collection: str) -> tuple[dict[str, Any], ...]:
+        """Every entry of `connections`, `variables` or `pools`, secrets masked by Airflow."""
+        return tuple(self._all(f"/api/v2/{collection}", collection))
+
+    # the wire
+
+    def _all(
+        self, path: str, key: str, *, most: int | None = None, **filters: str | Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """The entries of a collection, page by page; at most `most` of them."""
+        found: list[dict[str, Any]] = []
+        while True:
+            limit = PAGE if most is None else min(PAGE, most - len(found))
+            page = self._get(path, {"limit": limit, "offset": len(found), **filters})
+            entries = page[key]
+            found += entries
+            enough = most is not None and len(found) >= most
+            if enough or len(entries) < limit or len(found) >= (page.get("total_entries") or 0):
+                return found
+
+    def _get(self, path: str, query: Mapping[str, Any] | None = None, *, accept: str = "*/*") -> Any:  # noqa: ANN401 - JSON
+        return self._call("GET", path, params=query, headers={"accept": accept})
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 - httpx's and JSON
+        look = "see `astro airflow ps` and `astro airflow logs api-server`"
+        try:
+            response = self._client.request(method, path, **options)
+        except httpx.TimeoutException as exc:
+            raise UnhealthyError(
+                f"Airflow's API at {self._url} did not answer within {self._seconds:.0f} seconds", hint=look
+            ) from exc
+        except httpx.HTTPError as exc:
+            raise UnhealthyError(
+                f"there is no connection to Airflow's API at {self._url}: {exc or type(exc).__name__}",
+                hint=look,
+            ) from exc
+        if response.is_server_error:
+            raise UnhealthyError(f"Airflow's API failed: {_refusal(response)}", hint=look)
+        if response.is_error:
+            kind = {404: NotFoundError, 409: ConflictError}.get(response.status_code, AstroError)
+            raise kind(f"Airflow refused: {_refusal(response)}")
+        try:
+            return response.json()
+        except ValueError as exc:
+            raise UnhealthyError(
+                f"what answers at {self._url} is not Airflow's API", hint="see `astro airflow ps`"
+            ) from exc
+
+
+def _part(text: str) -> str:
+    """One part of a path, whatever is in it."""
+    return quote(text, safe="~")
+
+
+def _run_path(dag_id: str, run_id: str) -> str:
+    return f"/api/v2/dags/{_part(dag_id)}/dagRuns/{_part(run_id)}"
+
+
+def _task_path(task: Task) -> str:
+    return f"{_run_path(task.dag_id, task.run_id)}/taskInstances/{_part(task.task_id)}"
+
+
+def _backfill(body: Mapping[str, Any]) -> Backfill:
+    return Backfill(body["id"], body["dag_id"], body["completed_at"])
+
+
+def _refusal(response: httpx.Response) -> str:
+    """The reason in an error answer, in a sentence."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, LookupError, TypeError):
+        return f"HTTP {response.status_code}"
+    if isinstance(detail, dict):
+        detail = detail.get("reason") or detail.get("message") or detail
+    if isinstance(detail, list):
+        detail = "; ".join(
+            f"{'.'.join(str(part) for part in each.get('loc', ())[1:])}: {each.get('msg')}"
+            if isinstance(each, dict)
+            else str(each)
+            for each in detail
+        )
+    return str(detail).splitlines()[0] if str(detail) else f"HTTP {response.status_code}"
 
 
 def _problems(response: httpx.Response) -> list[str]:

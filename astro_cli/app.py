@@ -120,6 +120,11 @@ class App:
             found.append(engine)
         return tuple(found)
 
+    def override(self, key: str, value: str | None, flag: str) -> None:
+        """Let a flag's value, if one was given, win over every other place of a setting."""
+        if value is not None:
+            self.settings = self.settings.with_value(key, value, flag)
+
     @property
     def sandbox(self) -> Sandbox:
         """The sandbox of the project."""

@@ -146,10 +146,15 @@ def _is_usable(path: Path) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
 
 
+BESIDE_SUPERVISOR = ("runner.py", "astro_pytest.py")
+"""Modules of astro that run in the environment of Airflow and know the supervisor by its folder."""
+
+
 def engine_context(images: Path, supervisor: Path) -> tuple[ContextFile, ...]:
-    """The context of `images/Dockerfile`: the files beside it, and the supervisor."""
+    """The context of `images/Dockerfile`: the files beside it, the supervisor, and what lies beside that."""
     files = [ContextFile(path.name, path) for path in sorted(images.iterdir()) if path.is_file()]
-    return (*files, ContextFile("supervisor.py", supervisor))
+    beside = (ContextFile(name, supervisor.with_name(name)) for name in BESIDE_SUPERVISOR)
+    return (*files, ContextFile("supervisor.py", supervisor), *beside)
 
 
 def write_context(files: Iterable[ContextFile], stream: IO[bytes]) -> None:

@@ -21,7 +21,7 @@ from typer.main import get_command
 from astro_cli.app import App
 from astro_cli.commands import AIRFLOW_COMMANDS, AIRFLOW_GROUPS, ROOT_COMMANDS, CommandSpec, GroupSpec
 from astro_cli.console import Console, standard_console
-from astro_cli.errors import AstroError, Interrupted, UsageError
+from astro_cli.errors import AstroError, Interrupted, ProjectError, UsageError
 
 QUIET: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
@@ -58,7 +58,8 @@ class _SharedOptions:
     def take_shared_options(self, ctx: typer.Context) -> None:
         app: App = ctx.find_root().obj
         values = {param.name: ctx.params.pop(param.name, None) for param in _shared_params()}
-        app.project_dir = values["project_dir"] or app.project_dir
+        if values["project_dir"] is not None:  # still text: only a command's own options are converted
+            app.project_dir = Path(values["project_dir"])
         app.console.json |= bool(values["json"])
         app.console.verbose |= bool(values["verbose"])
         app.assume_yes |= bool(values["yes"])
@@ -166,6 +167,7 @@ def _boundary(console: Console, arguments: tuple[str, ...]) -> Iterator[None]:
 
 def _explained(exc: BaseException, console: Console) -> AstroError:
     if isinstance(exc, AstroError):
+        exc.hint = exc.hint or (_CORRECT if isinstance(exc, ProjectError) else _LOOK_CLOSER)
         return exc
     if isinstance(exc, (KeyboardInterrupt, typer.Abort)):
         return Interrupted("interrupted", hint="nothing was left half-done")
@@ -180,6 +182,8 @@ def _explained(exc: BaseException, console: Console) -> AstroError:
 
 
 _PARSER_ERROR: Any = typer.BadParameter.__mro__[2]  # what all of the parser's complaints have in common
+_CORRECT = "correct it, then run the same command again"
+_LOOK_CLOSER = "run the same command with `--verbose` to see every line of it"
 _DENIED = "see who owns it and whether it may be written to (`ls -ld`)"
 _FULL = "the disk of this machine is full: free some space, then run the same command again"
 _SYSTEM_HINTS = {

@@ -49,7 +49,7 @@ def init_project(
     Raises:
         ProjectError: the folder may not become a project; nothing was written.
     """
-    version = airflow_version or DEFAULT_VERSION
+    version = DEFAULT_VERSION if airflow_version is None else airflow_version
     if version not in SUPPORTED_VERSIONS:
         raise UsageError(
             f"this astro has no engine for Airflow {version}",

@@ -14,7 +14,7 @@ from astro_cli import ports
 from astro_cli.airflow import PROJECT_FOLDERS, RESERVED
 from astro_cli.diagnosis import describe_death, suggest_fix
 from astro_cli.envfile import load_env
-from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError
+from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError, UsageError
 from astro_cli.objects import Objects, api_bodies, load_objects
 from astro_cli.runtime.engine import (
     NEW_DATABASE,
@@ -237,15 +237,22 @@ class Sandbox:
         self, options: StartOptions, inputs: _Inputs, environment: Environment, report: Report
     ) -> tuple[Stack, tuple[Change, ...]]:
         running = self._running_port()
+        self._check_database_port(options.expose_db, running)
         refused = 0
         for _ in range(PORT_TRIES):
             port = self._choose_port(options.port, running, refused, report)
+            if port == options.expose_db:
+                raise UsageError(
+                    f"port {port} cannot be both the web UI's and Postgres's",
+                    hint="give --expose-db another port",
+                )
             stack = self._stack(options, inputs, port)
             try:
                 changes = self._engine.up(stack, environment, report)
             except PortTakenError as exc:  # somebody took it between our look and the engine's
                 if options.port is not None or exc.port != port:
-                    raise self._port_error(exc.port) from exc
+                    option = "--port" if exc.port == port else "--expose-db"
+                    raise self._port_error(exc.port, option) from exc
                 refused, running = port, None
                 continue
             self.state.remember(port=port, expose_db=options.expose_db, engine=self._engine.name)
@@ -295,10 +302,16 @@ class Sandbox:
             report.warn(f"port {first} is in use by {self._holder(first)}; this sandbox gets {port}")
         return port
 
-    def _port_error(self, port: int) -> AstroError:
+    def _check_database_port(self, wanted: int | None, running: int | None) -> None:
+        ours = running is not None and self.state.get("expose_db") == wanted
+        if wanted is not None and not ours and not ports.is_free(wanted):
+            raise self._port_error(wanted, "--expose-db")
+
+    def _port_error(self, port: int, option: str = "--port") -> AstroError:
+        other = ports.next_free(port + 1) or "PORT"
         return AstroError(
             f"port {port} is already in use by {self._holder(port)}",
-            hint=f"stop it, or choose another port: `astro airflow start --port {ports.next_free(port + 1)}`",
+            hint=f"stop it, or choose another port: `astro airflow start {option} {other}`",
         )
 
     def _holder(self, port: int) -> str:

@@ -19,9 +19,12 @@ LAYERS = (
         "scaffold",
         "diagnosis",
         "state",
+        "dagrun",
+        "why",
+        "objects_export",
     ),
     ("runtime", "airflow_api"),
-    ("sandbox", "project_init"),
+    ("sandbox", "project_init", "runs", "objects_sync"),
     ("app", "commands", "cli", "__main__"),
 )
 KEEPERS = {

@@ -28,7 +28,7 @@ def logs(
     tail: Annotated[
         int | None,
         typer.Option(
-            "--tail", min=0, metavar="N", help="Only the last N lines of each service.", show_default=False
+            "--tail", min=0, max=10_000_000, metavar="N", help="Only the last N lines of each service.", show_default=False
         ),
     ] = None,
     since: Annotated[
@@ -55,6 +55,8 @@ def logs(
     from astro_cli.services import ONE_SHOT, service_names
 
     app = obj(ctx)
+    if follow and app.console.json:
+        raise UsageError("--follow never ends, so it cannot be one JSON document", hint="leave out --json")
     pattern = _pattern(grep)
     query = LogQuery(
         services=service_names(service or (), also=ONE_SHOT),
@@ -96,11 +98,11 @@ def _since(text: str) -> float:
     import time
     from datetime import datetime
 
-    if re.fullmatch(r"\d+[smhd]", text):
-        return time.time() - int(text[:-1]) * UNITS[text[-1]]
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    except ValueError as exc:
+        if re.fullmatch(r"\d{1,9}[smhd]", text, re.ASCII):
+            return max(time.time() - int(text[:-1]) * UNITS[text[-1]], 0.0)
+        return max(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp(), 0.0)
+    except (ValueError, OverflowError) as exc:
         raise typer.BadParameter(
             f"{text!r} is neither a length of time such as 10m nor an ISO 8601 time", param_hint="--since"
         ) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,21 +65,45 @@ def start(
     no_browser: NoBrowser = False,
 ) -> None:
     """Start the sandbox, or bring it up to date, and wait until it is healthy."""
-    from astro_cli.runtime.engine import PrepareOptions
     from astro_cli.sandbox import StartOptions
 
+    if port is not None and port == expose_db:
+        raise UsageError(
+            f"port {port} cannot be both the web UI's and Postgres's", hint="give --expose-db another port"
+        )
     options = StartOptions(
         port=port,
         expose_db=expose_db,
         env_files=tuple(env or ()),
         settings_file=settings_file,
-        wait_seconds=0 if no_wait else wait or DEFAULT_WAIT,
-        prepare=PrepareOptions(force=build or no_cache, no_cache=no_cache, image_name=image_name),
+        wait_seconds=wait_seconds(wait, no_wait=no_wait),
+        prepare=prepare_options(build=build, no_cache=no_cache, image_name=image_name),
     )
     app = obj(ctx)
     app.override("sandbox.engine", engine, "--engine")
     app.override("sandbox.database_url", database_url, "--database-url")
     start_and_show(app, options, browser=not no_browser)
+
+
+def wait_seconds(wait: float | None, *, no_wait: bool) -> float:
+    """How long to wait for health by --wait and --no-wait; 0 is not at all."""
+    if wait is not None and not math.isfinite(wait):
+        raise UsageError(f"--wait {wait} is not a number of seconds", hint="for example `--wait 300`")
+    if wait is not None and no_wait:
+        raise UsageError("--wait and --no-wait contradict each other", hint="leave one of them out")
+    return 0 if no_wait else wait or DEFAULT_WAIT
+
+
+def prepare_options(*, build: bool, no_cache: bool, image_name: str | None) -> PrepareOptions:
+    """What --build, --no-cache and --image-name ask for."""
+    from astro_cli.runtime.engine import PrepareOptions
+
+    if image_name is not None and (build or no_cache):
+        raise UsageError(
+            "--image-name takes a ready image, so there is nothing to build",
+            hint="leave --image-name out, or --build and --no-cache",
+        )
+    return PrepareOptions(force=build or no_cache, no_cache=no_cache, image_name=image_name)
 
 
 def start_and_show(app: App, options: StartOptions, *, browser: bool) -> None:

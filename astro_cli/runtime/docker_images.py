@@ -142,7 +142,10 @@ class ImageBuilder:
         path = make_private_dir(log_dir()) / f"build-{log_name}.log"
 
         def show(event: BuildEvent) -> None:
-            report.detail(event.text if event.kind == "line" else f"{event.step} {event.kind}")
+            if event.kind == "started" and not event.step.startswith("[internal]"):
+                report.step(f"build: {event.step}")
+            elif event.kind == "line":
+                report.detail(event.text)
 
         try:
             with path.open("w", encoding="utf-8") as log:
@@ -166,13 +169,21 @@ class ImageBuilder:
 
 def _read_dockerfile(project: Project) -> str:
     try:
-        return project.dockerfile.read_text(encoding="utf-8")
+        text = project.dockerfile.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         raise ProjectError(
             "the project has no Dockerfile", hint="write the missing files with `astro airflow init`"
         ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ProjectError(f"the Dockerfile cannot be read: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ProjectError("the Dockerfile cannot be read: it is not UTF-8 text") from exc
+    except OSError as exc:
+        raise ProjectError(f"the Dockerfile cannot be read: {exc.strerror}") from exc
+    if not _FROM.search(text):
+        raise ProjectError(
+            "the Dockerfile has no FROM line",
+            hint=f"begin it with `FROM {image.engine_image(SUPPORTED_VERSIONS[0])}`",
+        )
+    return text
 
 
 def _labels(inspected: Mapping[str, Any]) -> Mapping[str, str]:

@@ -3,8 +3,8 @@
 What `make-cluster` and `postgres-entrypoint` are for the images, this is for local processes. It runs under the
 Python of the sandbox's environment, hence: standard library only, nothing of astro_cli.
 
-    standalone_postgres.py template FOLDER POSTGRES -- COMMAND...  make FOLDER: initialised, migrated by COMMAND, stopped
-    standalone_postgres.py serve CONFIG.json            become the server; see `ServerConfig`
+    standalone_postgres.py template FOLDER POSTGRES -- COMMAND...   make a cluster in FOLDER that COMMAND migrates
+    standalone_postgres.py serve CONFIG.json                        become the server; see `ServerConfig`
 
 Postgres refuses to run as root. There it runs as `nobody`, who cannot reach into root's home: the capability to
 pass file permissions goes with it, which leaves it with less than root had.
@@ -48,6 +48,7 @@ OPTIONS = {
     "max_wal_size": "256MB",
     "checkpoint_timeout": "15min",
     "max_wal_senders": "0",
+    "max_logical_replication_workers": "0",
     "wal_level": "minimal",
     "log_timezone": "UTC",
     "timezone": "UTC",
@@ -147,7 +148,7 @@ def remove_stale_lock(data: Path) -> None:
 
 
 def make_template(folder: Path, postgres: Path, migrate: Sequence[str]) -> None:
-    """Make a cluster whose database `airflow` is migrated by `migrate`, which finds its address in the environment."""
+    """Make a cluster whose database `airflow` is migrated by `migrate`, which finds the address in its environment."""
     data = folder.absolute()
     data.mkdir(mode=0o700)
     if os.geteuid() == 0:

@@ -9,6 +9,9 @@ library only, nothing of astro_cli.
     supervisor.py exec RUN_DIR -- CMD ARGS    replace this process by CMD, with the sandbox's environment
     supervisor.py restart RUN_DIR SERVICE     ask the running supervisor for a fresh process; exit code 0 or 1
 
+`exec` with the command `astro-runner` is the client of the warm runner (runner.py, beside this file), a child that
+is forked when somebody asks for it and that ends by itself; it is no service and not in status.json.
+
 RUN_DIR/environment.json   {"NAME": "value"}: added to the environment, never printed.
 
 RUN_DIR/config.json        only `services` is required:
@@ -38,7 +41,8 @@ RUN_DIR/status.json        replaced atomically on every change and at least ever
         memory       bytes (proportional set size) of the service's process tree, null where unknown
     }}
 
-RUN_DIR/control.sock       one JSON line in, {"restart": "scheduler"}; one out, {"ok": true, "message": "."}.
+RUN_DIR/control.sock       one JSON line in, {"restart": "scheduler"} or {"runner": true}; one out,
+                           {"ok": true, "message": "."}.
 
 Exit codes of `run`: 0 asked to stop, 1 unusable configuration, 3 the database is of a newer Airflow,
 4 the migration failed.
@@ -51,6 +55,7 @@ import ctypes
 import errno
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import selectors
@@ -89,6 +94,7 @@ LINE_LIMIT = 16_000
 LOG_BYTES = 10_000_000
 LOG_FILES = 3
 DATABASE_SERVER = "postgres"
+RUNNER = "astro-runner"
 
 # What the four components import anyway, found by comparing sys.modules of the running components. A module
 # that does not exist in another Airflow version is skipped: it costs time, not correctness.
@@ -593,6 +599,7 @@ class Supervisor:
         if config.server:
             server = Service(DATABASE_SERVER, config.server, is_server=True)
             self.services = {DATABASE_SERVER: server, **self.services}
+        self.runner = Service(RUNNER, [RUNNER], one_shot=True, state="stopped", health=None)
         self.out = LineWriter(log=config.log)
         self.database = "waiting"
         self.message: str | None = None
@@ -641,6 +648,10 @@ class Supervisor:
         self._reap()
         self._timers()
 
+    @property
+    def _children(self) -> list[Service]:
+        return [*self.services.values(), self.runner]
+
     def _next_due(self) -> float:
         dues = [self.status_due, self.memory_due, self.health_due]
         if self.probe:
@@ -651,7 +662,7 @@ class Supervisor:
 
     def _timers(self) -> None:
         now = time.monotonic()
-        for service in self.services.values():
+        for service in self._children:
             if service.kill_due is not None and service.kill_due <= now:
                 service.kill_due = None
                 if service.pid is not None:
@@ -673,7 +684,7 @@ class Supervisor:
     def _end(self, code: int) -> int:
         self.stopping = True
         deadline = time.monotonic() + self.config.grace_seconds
-        running = [service for service in self.services.values() if service.pid is not None]
+        running = [service for service in self._children if service.pid is not None]
         for service in self.services.values():
             service.start_due = None
             if service.state != "finished" and service.pid is None:
@@ -838,7 +849,7 @@ class Supervisor:
             else:
                 os.close(key.fd)
         self.selector.close()
-        for client in (client for other in self.services.values() for client in other.waiting_clients):
+        for client in (client for other in self._children for client in other.waiting_clients):
             client.close()
         self.guardian.close()
         os.close(self.wake_writer)
@@ -885,7 +896,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            for service in self.services.values():
+            for service in self._children:
                 if service.pid == pid:
                     # What it left goes with it: LocalExecutor's workers would wait for ever.
                     kill_session(pid)
@@ -908,6 +919,8 @@ class Supervisor:
         if service.oom:
             how += ", out of memory"
         if self.stopping:
+            service.state, service.health = "stopped", None
+        elif service is self.runner:
             service.state, service.health = "stopped", None
         elif service.one_shot:
             service.state, service.health = "finished", None
@@ -1015,7 +1028,11 @@ class Supervisor:
     def _on_request(self, client: socket.socket) -> None:
         self.selector.unregister(client)
         try:
-            name = json.loads(client.recv(65536))["restart"]
+            request = json.loads(client.recv(65536))
+            if "runner" in request:
+                self._start_runner(client)
+                return
+            name = request["restart"]
             service = self.services[name]
         except (OSError, ValueError, KeyError, TypeError):
             self._answer(client, False, f"no such service; there are {', '.join(self.services)}")
@@ -1031,6 +1048,15 @@ class Supervisor:
         else:
             self._terminate(service)
 
+    def _start_runner(self, client: socket.socket) -> None:
+        if not self.config.fork or self.database != "ready":
+            self._answer(client, False, "there is no runner now")
+        elif self.runner.pid is None:
+            self.runner.waiting_clients.append(client)
+            self._start(self.runner)
+        else:
+            self._answer(client, True, "it runs")
+
     @staticmethod
     def _answer(client: socket.socket, ok: bool, message: str) -> None:
         with contextlib.suppress(OSError):  # it may not have waited for the answer
@@ -1041,8 +1067,21 @@ class Supervisor:
 # -------------------------------------------------------------------------------------------------- commands
 
 
-def run_component(config: Config, service: Service) -> None:
+def load_runner() -> Any:
+    """The module runner.py beside this file, which is no place to import from."""
+    spec = importlib.util.spec_from_file_location("astro_runner", Path(__file__).with_name("runner.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_component(run_dir: Path, config: Config, service: Service) -> None:
     """In a forked child: be the program. Returns, or leaves by SystemExit, like its entry point."""
+    if service.name == RUNNER:
+        load_runner().serve(run_dir)
+        return
     if not config.fork or service.is_server:
         try:
             os.execvp(service.argv[0], service.argv)  # noqa: S606
@@ -1074,7 +1113,7 @@ def run(run_dir: Path) -> int:
         return Supervisor(run_dir, config).run()
     except Forked as forked:
         service = forked.service
-    run_component(config, service)
+    run_component(run_dir, config, service)
     return 0
 
 
@@ -1082,6 +1121,8 @@ def execute(run_dir: Path, argv: list[str]) -> int:
     """The `exec` command; returns only when the program cannot be run."""
     try:
         load_environment(run_dir / "environment.json")
+        if argv[0] == RUNNER:
+            return int(load_runner().client(run_dir, argv[1:]))
         os.execvp(argv[0], argv)  # noqa: S606
     except (ConfigError, OSError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)

@@ -1,0 +1,59 @@
+"""A pytest plugin for a project's tests: fixtures that need the project's real Airflow. `astro airflow pytest` loads it.
+
+Runs in the environment of Airflow, copied beside runner.py; nothing of astro_cli may be imported here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its state, and the states of its tasks; a mapped task is called `name[0]`, `name[1]`."""
+
+    state: str
+    tasks: dict[str, str]
+    run: Any = field(repr=False)
+
+    def xcom(self, task_id: str, key: str = "return_value") -> Any:
+        """What a task returned, or pushed under `key`; a list of all for a mapped task."""
+        instances = [one for one in self.run.get_task_instances() if one.task_id == task_id]
+        values = [
+            one.xcom_pull(task_ids=task_id, key=key, map_indexes=one.map_index)
+            for one in sorted(instances, key=lambda one: one.map_index)
+        ]
+        return values[0] if len(instances) == 1 and instances[0].map_index < 0 else values
+
+
+@pytest.fixture(scope="session")
+def dag_bag() -> Any:
+    """All DAGs of the project, as an Airflow `DagBag`: `dag_bag.dags`, `dag_bag.import_errors`."""
+    dagbag = importlib.import_module("airflow.dag_processing.dagbag")
+    folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
+    return dagbag.BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder", safe_mode=False)
+
+
+@pytest.fixture
+def run_dag(dag_bag: Any) -> Any:
+    """Run a DAG to its end on this test session's own database: `run_dag("orders", conf={"day": 1}).state`."""
+
+    def run(dag: Any, *, conf: dict[str, Any] | None = None, logical_date: Any = None) -> Run:
+        if isinstance(dag, str):
+            if dag not in dag_bag.dags:
+                pytest.fail(f"there is no DAG `{dag}`; import errors: {dag_bag.import_errors or 'none'}")
+            dag = dag_bag.dags[dag]
+        options = {} if logical_date is None else {"logical_date": logical_date}
+        finished = dag.test(run_conf=conf, **options)
+        states = {
+            one.task_id if one.map_index < 0 else f"{one.task_id}[{one.map_index}]": str(one.state)
+            for one in finished.get_task_instances()
+        }
+        return Run(str(finished.state), states, finished)
+
+    return run
