@@ -338,7 +338,7 @@ set_previous_aside() {
 }
 
 install_with_uv() {
-  uv tool install --force --reinstall-package astro-cli "$1"
+  uv tool install --force --compile-bytecode --reinstall-package astro-cli "$1"
 }
 
 install_with_pipx() {

@@ -20,6 +20,8 @@ HOME = "/opt/airflow"
 API_PORT = 8080
 """Port of the api-server inside its container."""
 
+PROCESSOR_LOGGER = "airflow.dag_processing.manager.DagFileProcessorManager"
+
 HEALTH_PATH = "/api/v2/monitor/health"
 
 PROJECT_FOLDERS = ("dags", "plugins", "include", "tests")
@@ -97,6 +99,8 @@ def sandbox_environment(
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
+        # It would report every look into the folder, three lines every two seconds.
+        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": f"{PROCESSOR_LOGGER}=WARNING",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
         "PYTHONPATH": site.project,
     }

@@ -207,7 +207,7 @@ def _no_run(s: Snapshot) -> Iterator[Finding]:
     if due is None:
         text = f"`{s.dag_id}` has no run, and its schedule ({s.dag.schedule or 'none'}) makes none by itself"
     elif due > s.now:
-        text = f"`{s.dag_id}` has no run yet: its schedule ({s.dag.schedule}) makes the next one {_when(due, s.now)}"
+        text = f"`{s.dag_id}` has no run yet: its schedule ({s.dag.schedule}) makes one {_when(due, s.now)}"
     else:
         text = f"`{s.dag_id}` has no run yet; one is due since {due:%Y-%m-%d %H:%M} UTC"
     yield Finding("no_run", text, f"`astro airflow trigger {s.dag_id}` starts one now")
@@ -265,7 +265,7 @@ def _pools(s: Snapshot) -> Iterator[Finding]:
         elif pool.slots >= 0 and pool.open_slots < min(task.pool_slots for task in tasks):
             yield Finding(
                 "pool_full",
-                f"{labels} waits for the pool `{name}`: {max(pool.open_slots, 0)} of its {pool.slots} slots are free",
+                f"{labels} waits for the pool `{name}`, of whose {pool.slots} slots {max(pool.open_slots, 0)} are free",
                 f"wait, or give `{name}` more slots in airflow_settings.yaml, then `astro airflow object import`",
             )
 

@@ -22,9 +22,10 @@ LAYERS = (
         "dagrun",
         "why",
         "objects_export",
+        "parse_report",
     ),
     ("runtime", "airflow_api"),
-    ("sandbox", "project_init", "runs", "objects_sync"),
+    ("sandbox", "project_init", "runs", "objects_sync", "inner_loop"),
     ("app", "commands", "cli", "__main__"),
 )
 KEEPERS = {

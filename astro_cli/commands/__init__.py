@@ -45,6 +45,7 @@ AIRFLOW_COMMANDS = (
     CommandSpec("kill", "Remove the sandbox with all its data.", "kill"),
     CommandSpec("ps", "Show services, health, memory and the URL.", "ps"),
     CommandSpec("logs", "Show what the services wrote.", "logs"),
+    CommandSpec("parse", "Check every DAG file in a moment.", "parse"),
     CommandSpec("trigger", "Start a run of a DAG, and wait for it.", "trigger"),
     CommandSpec("runs", "Show the runs of one DAG or all.", "runs"),
     CommandSpec("tasks", "Show the tasks of a run.", "tasks"),

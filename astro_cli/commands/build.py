@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from astro_cli.commands.options import EngineName, ForceBuild, ImageName, NoCache, obj
+from astro_cli.commands.start import prepare_options
 
 
 def build(
@@ -15,11 +16,9 @@ def build(
     engine: EngineName = None,
 ) -> None:
     """Build the project's image, if its inputs have changed, and start nothing."""
-    from astro_cli.runtime.engine import PrepareOptions
-
     app = obj(ctx)
     app.override("sandbox.engine", engine, "--engine")
-    options = PrepareOptions(force=force or no_cache, no_cache=no_cache, image_name=image_name)
+    options = prepare_options(build=force, no_cache=no_cache, image_name=image_name)
     with app.console.progress() as report:
         environment = app.sandbox.build(options, report)
     what = "built" if environment.created else "the image is up to date"

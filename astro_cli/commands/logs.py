@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astro_cli.commands.options import ServiceNames, obj, started
+from astro_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from astro_cli.commands.options import NoWait, Wait, obj, started
-from astro_cli.commands.start import DEFAULT_WAIT, start_and_show
+from astro_cli.commands.start import start_and_show, wait_seconds
 
 
 def restart(
@@ -20,12 +20,14 @@ def restart(
     no_wait: NoWait = False,
 ) -> None:
     """Restart one service, or the whole sandbox with whatever has changed in the project."""
-    app = obj(ctx)
-    started(app)
-    if service is not None:
-        from astro_cli.services import service_names
+    from astro_cli.services import service_names
 
-        (name,) = service_names([service])
+    app = obj(ctx)
+    seconds = wait_seconds(wait, no_wait=no_wait)
+    names = service_names([service] if service is not None else [])
+    started(app)
+    if names:
+        (name,) = names
         app.sandbox.restart_service(name)
         app.console.result({"service": name}, lambda: app.console.line(f"{name} is restarted"))
         return
@@ -33,4 +35,4 @@ def restart(
 
     with app.console.progress() as report:
         app.sandbox.stop(report)
-    start_and_show(app, StartOptions(wait_seconds=0 if no_wait else wait or DEFAULT_WAIT), browser=False)
+    start_and_show(app, StartOptions(wait_seconds=seconds), browser=False)

@@ -21,9 +21,11 @@ from astro_cli.commands.options import (
     Wait,
     obj,
 )
+from astro_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from astro_cli.app import App
+    from astro_cli.runtime.engine import PrepareOptions
     from astro_cli.sandbox import StartOptions, StartResult
 
 DEFAULT_WAIT = 120.0

@@ -499,6 +499,17 @@ def parse_file(project: Path, file: str) -> dict[str, Any]:
     bag.process_file(file, only_if_updated=False, safe_mode=False)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
     errors = [_describe(project, file, exc) for exc in raised]
+    for error in errors:
+        if missed and re.search(
+            "variable_not_found|connection_not_found|conn_id .* isn't defined", error["message"], re.I
+        ):
+            kind, key = list(missed)[-1]
+            error |= {
+                "kind": f"missing-{kind}",
+                "key": key,
+                "error": "",
+                "message": f"there is no {kind} `{key}`",
+            }
     if not errors:
         errors = [{"kind": "dag", "message": _last_line(text)} for text in bag.import_errors.values()]
     dags = [
@@ -512,7 +523,9 @@ def parse_file(project: Path, file: str) -> dict[str, Any]:
         "cpu_seconds": round(cpu_seconds, 4),
         "errors": errors,
         "warnings": [text for found in bag.captured_warnings.values() for text in _own(project, found)],
-        "missing": [{"kind": kind, "key": key} for kind, key in missed if (f"missing-{kind}", key) not in broken],
+        "missing": [
+            {"kind": kind, "key": key} for kind, key in missed if (f"missing-{kind}", key) not in broken
+        ],
         "skipped": bool(dags or errors) and not _might_contain_dag(file),
     }
 
@@ -552,7 +565,9 @@ def _remember_missing(missed: dict[tuple[str, str], None]) -> None:
     for kind in ("variable", "connection"):
         original = getattr(context, f"_get_{kind}")
 
-        def wrapped(key: str, *args: Any, _kind: str = kind, _original: Any = original, **options: Any) -> Any:
+        def wrapped(
+            key: str, *args: Any, _kind: str = kind, _original: Any = original, **options: Any
+        ) -> Any:
             try:
                 return _original(key, *args, **options)
             except Exception:
@@ -592,12 +607,6 @@ def _describe(project: Path, file: str, exc: BaseException) -> dict[str, Any]:
     if type(exc).__name__ == "AirflowTaskTimeout":
         found["kind"] = "timeout"
         found["message"] = message.splitlines()[0]
-    if match := re.search(r"(variable|connection)_not_found", message, re.IGNORECASE):
-        found["kind"] = f"missing-{match[1].lower()}"
-    elif match := re.search(r"(?:variable|conn_id:?) [`']([^`']+)[`'].*(?:not|n't) (?:exist|defined)", message, re.I):
-        found["kind"] = "missing-variable" if "ariable" in message else "missing-connection"
-    if found["kind"].startswith("missing-") and (key := re.search(r"'(?:key|conn_id)': '([^']*)'|[`']([^`']+)[`']", message)):
-        found["key"] = key[1] or key[2]
     return found
 
 
