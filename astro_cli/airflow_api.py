@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -104,6 +105,18 @@ class AirflowApi:
     def dag(self, dag_id: str) -> Dag:
         """One DAG; NotFoundError when it was never parsed."""
         return Dag.from_api(self._get(f"/api/v2/dags/{_part(dag_id)}"))
+
+    def dag_files(self) -> dict[str, tuple[str, str]]:
+        """Path below `dags` of every DAG file to its token, for `reparse`, and the time of its last parse."""
+        return {
+            str(body["relative_fileloc"]): (str(body["file_token"]), str(body["last_parsed_time"]))
+            for body in self._all("/api/v2/dags", "dags")
+        }
+
+    def reparse(self, token: str) -> None:
+        """Have a DAG file parsed at once, and the folder searched for new ones."""
+        with suppress(ConflictError, NotFoundError):  # asked for already; or it vanished meanwhile
+            self._call("PUT", f"/api/v2/parseDagFile/{_part(token)}")
 
     def unpause(self, dag_id: str) -> None:
         """Let a DAG's runs begin."""

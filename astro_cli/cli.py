@@ -176,7 +176,8 @@ def _explained(exc: BaseException, console: Console) -> AstroError:
     if isinstance(exc, OSError) and (exc.filename or exc.errno in (errno.ENOSPC, errno.EDQUOT)):
         where = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, (str, bytes)) else ""
         return AstroError(
-            f"{where}{exc.strerror}", hint=_SYSTEM_HINTS.get(exc.errno or 0, "see whether it is what it should be")
+            f"{where}{exc.strerror}",
+            hint=_SYSTEM_HINTS.get(exc.errno or 0, "see whether it is what it should be"),
         )
     return _bug(exc)
 
@@ -273,6 +274,8 @@ def _nothing_of_its_own() -> None:
 def main() -> None:
     """The entry point `astro`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show must not end a command
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a name that this terminal cannot show must not end a command
             stream.reconfigure(errors="backslashreplace")
     build_app()(prog_name="astro")

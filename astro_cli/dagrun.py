@@ -15,6 +15,7 @@ TASK_FINISHED = ("success", *TASK_FAILED, "skipped", "removed")
 NOT_STARTED = "none"
 """Our word for a task instance to which the API gives no state: nothing has looked at it yet."""
 
+_SOURCES = "::group::Log message source details"
 _AIRFLOW_FRAME = "/site-packages/airflow/"
 _LOUD_LEVELS = ("warning", "error", "critical")
 
@@ -195,22 +196,41 @@ class TaskLine:
     text: str
 
 
+@dataclass(frozen=True)
+class LogRequest:
+    """Which task logs: of a DAG, a run (default: by what happened), a task, a try (default: the last)."""
+
+    dag_id: str
+    run_id: str | None = None
+    task_id: str | None = None
+    try_number: int | None = None
+
+
 def log_lines(messages: Iterable[str | Mapping[str, Any]], *, brief: bool = False) -> tuple[TaskLine, ...]:
     """The lines of a task's log, tracebacks written out.
 
     Args:
         messages: what the API's log call has in `content`.
-        brief: leave Airflow's own frames out of tracebacks, which leaves the user's.
+        brief: only what the user's code led to, without Airflow's preparations and its frames in tracebacks.
     """
-    return tuple(line for message in messages for line in _message_lines(message, brief=brief))
+    found: list[TaskLine] = []
+    hidden = False
+    for message in messages:
+        text = message if isinstance(message, str) else str(message.get("event", ""))
+        if text.startswith("::group::"):
+            # Where the log lies is no line of the log; what Airflow does before the task is its own business.
+            hidden = brief or text == _SOURCES
+        elif text.startswith("::endgroup::"):
+            hidden = False
+        elif not hidden or (not isinstance(message, str) and message.get("level") in _LOUD_LEVELS):
+            found += _message_lines(message, brief=brief)
+    return tuple(found)
 
 
 def _message_lines(message: str | Mapping[str, Any], *, brief: bool) -> Iterator[TaskLine]:
     if isinstance(message, str):
         message = {"event": message}
     text = str(message.get("event", ""))
-    if text.startswith(("::group::", "::endgroup::")):
-        return
     when, level = str(message.get("timestamp") or ""), str(message.get("level") or "")
     prefix = f"{level.upper()} - " if level in _LOUD_LEVELS else ""
     for line in f"{prefix}{text}".splitlines() or [""]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from astro_cli.airflow import PROJECT_FOLDERS
+from astro_cli.dag_test import read_line, task_event
 from astro_cli.errors import AstroError, UsageError
 from astro_cli.parse_report import read_report
 from astro_cli.runtime.capture import capture_lines
@@ -14,11 +17,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from astro_cli.dag_test import TaskEvent
     from astro_cli.parse_report import ParseReport
     from astro_cli.runtime.engine import Engine
 
 RUNNER = "astro-runner"
 """The supervisor's `exec` knows this word on every engine (runtime/runner.py)."""
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """One test run of a DAG.
+
+    Attributes:
+        date: the logical date, ISO 8601; None is now.
+        conf: the run's configuration.
+        task: only this task, without the others.
+        mark_success: a pattern; tasks whose whole id matches succeed without being run.
+        logs: also the logs of tasks that succeed.
+    """
+
+    __test__ = False  # no test class, whatever pytest makes of the name
+
+    dag_id: str
+    date: str | None = None
+    conf: dict[str, Any] | None = None
+    task: str | None = None
+    mark_success: str | None = None
+    logs: bool = False
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """How a test run ended: Airflow's word for the run and the last event of each task."""
+
+    __test__ = False
+
+    state: str
+    run_id: str | None
+    tasks: tuple[TaskEvent, ...]
+    exit_code: int
 
 
 class InnerLoop:
@@ -48,6 +86,43 @@ class InnerLoop:
                 details=tuple(line for line in lines if not line.startswith("{")),
             ) from exc
 
+    def test(
+        self,
+        options: TestOptions,
+        on_task: Callable[[TaskEvent], None],
+        on_other: Callable[[str], None],
+    ) -> TestResult:
+        """Run a DAG once, on a copy of the database that is thrown away.
+
+        Args:
+            options: which DAG, and how.
+            on_task: called, in another thread, when a task begins or ends.
+            on_other: called with a line that is not the runner's.
+
+        Raises:
+            AstroError: there is no such DAG or task, or the run broke off.
+        """
+        messages: list[dict[str, Any]] = []
+        tasks: dict[str, TaskEvent] = {}
+
+        def on_line(line: str) -> None:
+            message = read_line(line)
+            if message is None:
+                on_other(line)
+            elif message["type"] == "task":
+                event = task_event(message)
+                tasks[event.task] = event
+                on_task(event)
+            else:
+                messages.append(message)
+
+        code = self._run(["test", json.dumps(asdict(options))], on_line)
+        last = messages[-1] if messages else {"type": "plain"}
+        if last["type"] not in ("end", "plain"):
+            raise _test_error(options, last)
+        state = str(last.get("state") or ("success" if code == 0 else "failed"))
+        return TestResult(state, last.get("run_id"), tuple(tasks.values()), code)
+
     def pytest(self, arguments: Sequence[str], environment: Mapping[str, str], *, interactive: bool) -> int:
         """Run the project's tests, their output on this terminal; pytest's exit code."""
         request = ExecRequest(
@@ -61,6 +136,26 @@ class InnerLoop:
     def _run(self, command: Sequence[str], on_line: Callable[[str], None]) -> int:
         request = ExecRequest(service="scheduler", command=[RUNNER, *command], stdin=False)
         return capture_lines(lambda: self._engine.exec(self._sandbox_id, request), on_line)
+
+
+def _test_error(options: TestOptions, message: dict[str, Any]) -> AstroError:
+    if message["type"] == "unknown-task":
+        return AstroError(
+            f"the DAG `{options.dag_id}` has no task `{options.task}`",
+            hint=f"choose from: {', '.join(message['tasks'])}",
+        )
+    if message["type"] == "crash":
+        return AstroError(
+            f"the test of `{options.dag_id}` broke off",
+            hint="see the lines above",
+            details=tuple(message["log"][-40:]),
+        )
+    errors = [f"{error['file']}:{error.get('line', 0)}: {error['message']}" for error in message["errors"]]
+    return AstroError(
+        f"there is no DAG `{options.dag_id}` in the project",
+        hint="`astro airflow parse` shows every file with its DAGs" + (" and errors" if errors else ""),
+        details=tuple(errors),
+    )
 
 
 def project_path(root: Path, given: Path) -> str:

@@ -17,7 +17,8 @@ The file has Astronomer's shape, so that users can bring theirs; nothing wrong i
 
 `${NAME}` in any value comes from the environment given by the caller; `$${` is a literal `${`. Keys of
 mappings are never touched. An entry whose values are all empty, as in a fresh scaffold, is skipped. Error
-messages show no values.
+messages show no values. Beyond Astronomer's keys there are `conn_description`, `variable_description` and
+`pool_include_deferred`.
 
 The bodies are those of Airflow 3's REST API (`/api/v2/connections`, `/variables`, `/pools`).
 """
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
     from astro_cli.yamlfile import Node, Plain
 
 _PARTS = ("conn_type", "conn_host", "conn_schema", "conn_login", "conn_password", "conn_port", "conn_extra")
-_CONNECTION = ("conn_id", *_PARTS, "conn_uri")
-_POOL = ("pool_name", "pool_slot", "pool_description")
-_VARIABLE = ("variable_name", "variable_value")
+_CONNECTION = ("conn_id", *_PARTS, "conn_uri", "conn_description")
+_POOL = ("pool_name", "pool_slot", "pool_description", "pool_include_deferred")
+_VARIABLE = ("variable_name", "variable_value", "variable_description")
+_KINDS = {"connections": _CONNECTION, "pools": _POOL, "variables": _VARIABLE}
 
 # The placeholder in the file that Astronomer's `init` writes.
 _SCAFFOLD_EXTRA = {"example_extra_field": "example-value"}
@@ -67,6 +69,7 @@ class Connection:
     password: str | None = field(default=None, repr=False)
     port: int | None = None
     extra: str | None = field(default=None, repr=False)
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,15 +78,17 @@ class Variable:
 
     name: str
     value: str = field(repr=False)
+    description: str | None = None
 
 
 @dataclass(frozen=True)
 class Pool:
-    """One Airflow pool; -1 slots means unlimited."""
+    """One Airflow pool; -1 slots means unlimited. `include_deferred` None leaves it as it is in Airflow."""
 
     name: str
     slots: int
     description: str = ""
+    include_deferred: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,33 @@ def parse_objects(text: str, environment: Mapping[str, str], *, name: str) -> Ob
     return _objects(parse(text, name=name), environment)
 
 
+def raw_entries(
+    text: str, environment: Mapping[str, str], *, name: str
+) -> dict[str, dict[str, dict[str, Plain]]]:
+    """What an objects file says before its references are replaced: by collection, by id, by key.
+
+    Scalars are texts as written; mappings and lists are data. `environment` is for references in ids.
+    """
+    entries = parse(text, name=name).mapping(optional=("airflow",))
+    if "airflow" not in entries:
+        return {kind: {} for kind in _KINDS}
+    return {
+        kind: {
+            _expand(row[known[0]], row[known[0]].string(), environment): {
+                key: value.plain() if isinstance(value.value, (dict, list)) else value.text
+                for key, value in row.items()
+            }
+            for _, row in _rows(entries["airflow"], kind, environment)
+        }
+        for kind, known in _KINDS.items()
+    }
+
+
 def connection_body(connection: Connection) -> dict[str, Any]:
-    """The body that creates or replaces a connection over REST; parts that are not set are cleared."""
+    """The body that creates or replaces a connection over REST; parts that are not set are cleared.
+
+    Descriptions, which the file seldom has, stay as they are if it has none.
+    """
     return {
         "connection_id": connection.conn_id,
         "conn_type": connection.conn_type,
@@ -126,17 +156,27 @@ def connection_body(connection: Connection) -> dict[str, Any]:
         "password": connection.password,
         "port": connection.port,
         "extra": connection.extra,
+        **_if_set(description=connection.description),
     }
 
 
 def variable_body(variable: Variable) -> dict[str, Any]:
     """The body that creates or replaces a variable over REST."""
-    return {"key": variable.name, "value": variable.value}
+    return {"key": variable.name, "value": variable.value, **_if_set(description=variable.description)}
 
 
 def pool_body(pool: Pool) -> dict[str, Any]:
     """The body that creates or replaces a pool over REST."""
-    return {"name": pool.name, "slots": pool.slots, "description": pool.description}
+    return {
+        "name": pool.name,
+        "slots": pool.slots,
+        "description": pool.description,
+        **_if_set(include_deferred=pool.include_deferred),
+    }
+
+
+def _if_set(**parts: str | bool | None) -> dict[str, Any]:
+    return {key: value for key, value in parts.items() if value is not None}
 
 
 def api_bodies(objects: Objects) -> dict[str, list[dict[str, Any]]]:
@@ -152,19 +192,22 @@ def _objects(root: Node, environment: Mapping[str, str]) -> Objects:
     entries = root.mapping(optional=("airflow",))
     if "airflow" not in entries:
         return Objects()
-    lists = entries["airflow"].mapping(optional=("connections", "pools", "variables"))
-
-    def read(key: str, known: tuple[str, ...]) -> list[tuple[Node, dict[str, Node]]]:
-        rows = [(node, node.mapping(optional=known)) for node in lists[key].items()] if key in lists else []
-        rows = [(node, row) for node, row in rows if not all(_is_blank(value) for value in row.values())]
-        _check_ids(rows, known[0], environment)
-        return rows
-
+    node = entries["airflow"]
     return Objects(
-        connections=tuple(_connection(*row, environment) for row in read("connections", _CONNECTION)),
-        variables=tuple(_variable(*row, environment) for row in read("variables", _VARIABLE)),
-        pools=tuple(_pool(*row, environment) for row in read("pools", _POOL)),
+        connections=tuple(_connection(*row, environment) for row in _rows(node, "connections", environment)),
+        variables=tuple(_variable(*row, environment) for row in _rows(node, "variables", environment)),
+        pools=tuple(_pool(*row, environment) for row in _rows(node, "pools", environment)),
     )
+
+
+def _rows(airflow: Node, kind: str, environment: Mapping[str, str]) -> list[tuple[Node, dict[str, Node]]]:
+    """The entries of one collection that are not blank, each with its keys."""
+    lists = airflow.mapping(optional=("connections", "pools", "variables"))
+    known = _KINDS[kind]
+    rows = [(node, node.mapping(optional=known)) for node in lists[kind].items()] if kind in lists else []
+    rows = [(node, row) for node, row in rows if not all(_is_blank(value) for value in row.values())]
+    _check_ids(rows, known[0], environment)
+    return rows
 
 
 def _is_blank(node: Node) -> bool:
@@ -194,7 +237,8 @@ def _connection(node: Node, row: dict[str, Node], environment: Mapping[str, str]
             raise row[both[0]].error(
                 f"{row[both[0]].path} and conn_uri are both set", hint="keep the URI or the parts, not both"
             )
-        return _from_uri(conn_id, row["conn_uri"], environment)
+        description = _optional(row, "conn_description", environment)
+        return replace(_from_uri(conn_id, row["conn_uri"], environment), description=description)
     return Connection(
         conn_id=conn_id,
         conn_type=_required(node, row, "conn_type", environment),
@@ -204,6 +248,7 @@ def _connection(node: Node, row: dict[str, Node], environment: Mapping[str, str]
         password=_optional(row, "conn_password", environment),
         port=_port(row.get("conn_port"), environment),
         extra=_extra(row.get("conn_extra"), environment),
+        description=_optional(row, "conn_description", environment),
     )
 
 
@@ -216,9 +261,10 @@ def _variable(node: Node, row: dict[str, Node], environment: Mapping[str, str]) 
     if "variable_value" not in row:
         raise node.error(f"{node.path} has no variable_value", hint='write "" for an empty value')
     value = row["variable_value"]
+    description = _optional(row, "variable_description", environment)
     if isinstance(value.value, (dict, list)):
-        return Variable(name, _json(value, value.plain(), environment))
-    return Variable(name, _expand(value, value.string(), environment))
+        return Variable(name, _json(value, value.plain(), environment), description)
+    return Variable(name, _expand(value, value.string(), environment), description)
 
 
 def _pool(node: Node, row: dict[str, Node], environment: Mapping[str, str]) -> Pool:
@@ -228,7 +274,8 @@ def _pool(node: Node, row: dict[str, Node], environment: Mapping[str, str]) -> P
     slots = _whole_number(_required(node, row, "pool_slot", environment))
     if slots is None or not -1 <= slots < 2**31:
         raise row["pool_slot"].error(f"{row['pool_slot'].path} must be a whole number, or -1 for unlimited")
-    return Pool(name, slots, _optional(row, "pool_description", environment) or "")
+    deferred = row["pool_include_deferred"].boolean() if "pool_include_deferred" in row else None
+    return Pool(name, slots, _optional(row, "pool_description", environment) or "", deferred)
 
 
 def _required(node: Node, row: dict[str, Node], key: str, environment: Mapping[str, str]) -> str:

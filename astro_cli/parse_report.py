@@ -154,7 +154,7 @@ def _problem(path: str, error: dict[str, Any]) -> Problem:
 
 def _missing_hint(kind: str, key: str | None) -> str:
     name = f"`{key}`" if key else "it"
-    return f"add the {kind} {name} to airflow_settings.yaml and run `astro airflow start`, or ask for it in a task only"
+    return f"add the {kind} {name} to airflow_settings.yaml and run `astro airflow start`, or ask for it in a task"
 
 
 def _warnings(path: str, message: dict[str, Any]) -> Iterator[Problem]:
@@ -168,8 +168,8 @@ def _warnings(path: str, message: dict[str, Any]) -> Iterator[Problem]:
         )
         yield Problem("slow", text, file=path, hint="move slow work from the top level into a task")
     if message.get("skipped"):
-        text = "Airflow skips this file: it holds neither the word `dag` nor the word `airflow`"
-        hint = "write one of them in a comment, or set AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE=False in .env"
+        text = "Airflow skips this file: the words `dag` and `airflow` do not both stand in it"
+        hint = "write them in a comment, or set AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE=False in .env"
         yield Problem("safe-mode", text, file=path, hint=hint)
     for text in message.get("warnings", ()):
         yield Problem("python", text, file=path)

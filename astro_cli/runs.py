@@ -1,17 +1,17 @@
-"""The workflows around runs of DAGs, all over Airflow's REST API: trigger, follow, logs, backfill, and looking why."""
+"""The workflows around runs of DAGs, over Airflow's REST API: trigger, follow, logs, backfill, looking why."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.airflow_api import ANY, AirflowApi, ConflictError, NotFoundError
-from astro_cli.dagrun import TaskLine, log_lines
+from astro_cli.dagrun import log_lines
 from astro_cli.errors import AstroError, UnhealthyError, UsageError
 from astro_cli.services import base_url
 from astro_cli.why import Snapshot
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from astro_cli.dagrun import Backfill, Dag, Run, Task
+    from astro_cli.dagrun import Backfill, Dag, LogRequest, Run, Task, TaskLine
     from astro_cli.runtime.engine import SandboxStatus
     from astro_cli.wait import Clock
 
@@ -311,16 +311,6 @@ def _last_lines(api: AirflowApi, task: Task) -> tuple[str, ...]:
 # task logs
 
 
-@dataclass(frozen=True)
-class LogRequest:
-    """Which task logs: of a DAG, a run (default: by what happened), a task, a try (default: the last)."""
-
-    dag_id: str
-    run_id: str | None = None
-    task_id: str | None = None
-    try_number: int | None = None
-
-
 def choose_tasks(api: AirflowApi, request: LogRequest, *, follow: bool) -> tuple[Run, tuple[Task, ...]]:
     """The task instances whose logs are meant, and their run.
 
@@ -336,7 +326,12 @@ def choose_tasks(api: AirflowApi, request: LogRequest, *, follow: bool) -> tuple
         run = find_run(api, request.dag_id, request.run_id)
     tasks = tasks_of(api, run, request.task_id)
     if request.task_id is None and not follow:
-        tasks = tuple(task for task in tasks if task.state == "failed") or tasks
+        begun = tuple(task for task in tasks if task.try_number)
+        tasks = tuple(task for task in begun if task.state == "failed") or begun
+        if not tasks:
+            raise AstroError(
+                f"no task of run {run.run_id} has begun", hint=f"see `astro airflow why {run.dag_id}`"
+            )
     return run, tasks
 
 
@@ -354,10 +349,15 @@ def task_log(api: AirflowApi, task: Task, try_number: int | None = None) -> tupl
 
 
 def follow_logs(
-    api: AirflowApi, run: Run, request: LogRequest, *, clock: Clock = time
+    api: AirflowApi, run: Run, request: LogRequest, *, tail: int | None = None, clock: Clock = time
 ) -> Iterator[tuple[Task, int, TaskLine]]:
-    """New lines of a run's tasks as they come, with task and try, until all of them have finished."""
+    """New lines of a run's tasks as they come, with task and try, until all of them have finished.
+
+    Args:
+        tail: how many of the lines that are there at the first look; None for all.
+    """
     shown: Counter[tuple[str, int]] = Counter()
+    first = True
 
     def look() -> tuple[Run, tuple[Task, ...]]:
         now = api.run(run.dag_id, run.run_id)  # first, so that its end is never older than the logs
@@ -377,11 +377,11 @@ def follow_logs(
                 if shown[key] < 0:
                     continue
                 settled = task.finished or number < task.try_number
-                for line in _new_lines(api, task, number, shown[key]):
-                    shown[key] += 1
+                new = _new_lines(api, task, number, shown[key])
+                shown[key] = -1 if settled else shown[key] + len(new)
+                for line in new[max(len(new) - tail, 0) :] if first and tail is not None else new:
                     yield task, number, line
-                if settled:
-                    shown[key] = -1
+        first = False
 
 
 def _new_lines(api: AirflowApi, task: Task, number: int, known: int) -> tuple[TaskLine, ...]:
@@ -526,34 +526,34 @@ def snapshot(
     Raises:
         AstroError: `run_id` is given, and the DAG has no such run.
     """
-    base = {"dag_id": dag_id, "now": now or datetime.now(timezone.utc), "services": status.services}
+    seen = Snapshot(dag_id=dag_id, now=now or datetime.now(timezone.utc), services=status.services)
     try:
-        return _ask(api, base, dag_id, run_id, project)
+        return _ask(api, seen, run_id, project)
     except UnhealthyError as exc:
-        return Snapshot(**base, api_problem=exc.message)
+        return replace(seen, api_problem=exc.message)
 
 
-def _ask(api: AirflowApi, base: dict[str, Any], dag_id: str, run_id: str | None, project: Path) -> Snapshot:
-    base |= {"health": api.health(), "faults": api.import_faults()}
+def _ask(api: AirflowApi, seen: Snapshot, run_id: str | None, project: Path) -> Snapshot:
+    dag_id = seen.dag_id
+    seen = replace(seen, health=api.health(), faults=api.import_faults())
     try:
         dag = api.dag(dag_id)
     except NotFoundError:
         known = [each.dag_id for each in api.dags()]
         similar = tuple(get_close_matches(dag_id, known, n=3))
-        return Snapshot(**base, similar=similar, mentioned_in=mentions(project / "dags", dag_id))
+        return replace(seen, similar=similar, mentioned_in=mentions(project / "dags", dag_id))
+    seen = replace(seen, dag=dag, run_named=run_id is not None)
     latest = api.runs(dag_id, limit=1)
     run = find_run(api, dag_id, run_id) if run_id else latest[0] if latest else None
     if run is None:
-        return Snapshot(**base, dag=dag)
+        return seen
     tasks = tasks_of(api, run)
     waiting = [task for task in tasks if not task.finished and task.state not in ("running", "deferred")]
     failed = guilty_task(tasks) if run.state == "failed" else None
     parallelism = api.option("core", "parallelism")
-    return Snapshot(
-        **base,
-        dag=dag,
+    return replace(
+        seen,
         run=run,
-        run_named=run_id is not None,
         tasks=tasks,
         dependencies={task.label: api.dependencies(task) for task in waiting[:EXAMINED_TASKS]},
         pools=api.pool_uses(),

@@ -30,7 +30,13 @@ COMPONENT_SERVICES = {
 """The components as the health endpoint names them, and the services that they are."""
 
 # Said of every task that waits, or found by a check of its own.
-_NOT_A_CAUSE = ("Task Instance State", "Dagrun Running", "Dag Not Paused", "Pool Slots Available")
+_NOT_A_CAUSE = (
+    "Task Instance State",
+    "Dagrun Running",
+    "Dag Not Paused",
+    "Pool Slots Available",
+    "Not In Retry Period",
+)
 _WAITING = (NOT_STARTED, "scheduled", "queued", "up_for_reschedule")
 _SOON = timedelta(seconds=2)
 
@@ -196,7 +202,7 @@ def _paused(s: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "paused",
             f"`{s.dag_id}` is paused: nothing of it is scheduled{runs}",
-            f"`astro airflow trigger {s.dag_id} --unpause`, or the switch in the web UI",
+            f"the switch in the web UI, or `astro airflow run dags unpause {s.dag_id}`",
         )
 
 
@@ -265,7 +271,7 @@ def _pools(s: Snapshot) -> Iterator[Finding]:
         elif pool.slots >= 0 and pool.open_slots < min(task.pool_slots for task in tasks):
             yield Finding(
                 "pool_full",
-                f"{labels} waits for the pool `{name}`, of whose {pool.slots} slots {max(pool.open_slots, 0)} are free",
+                f"{labels} waits for the pool `{name}`: {max(pool.open_slots, 0)} of {pool.slots} slots are free",
                 f"wait, or give `{name}` more slots in airflow_settings.yaml, then `astro airflow object import`",
             )
 
@@ -367,7 +373,9 @@ def _dependencies(s: Snapshot) -> Iterator[Finding]:
         if task.state not in _WAITING or s.run is None or s.run.state != "running":
             continue
         reasons = tuple(
-            each.reason for each in s.dependencies.get(task.label, ()) if each.name not in _NOT_A_CAUSE
+            each.reason
+            for each in s.dependencies.get(task.label, ())
+            if each.name not in _NOT_A_CAUSE and "is in the future" not in each.reason
         )
         if reasons:
             yield Finding(

@@ -23,9 +23,10 @@ LAYERS = (
         "why",
         "objects_export",
         "parse_report",
+        "dag_test",
     ),
     ("runtime", "airflow_api"),
-    ("sandbox", "project_init", "runs", "objects_sync", "inner_loop"),
+    ("sandbox", "project_init", "runs", "objects_sync", "inner_loop", "watch"),
     ("app", "commands", "cli", "__main__"),
 )
 KEEPERS = {

@@ -46,6 +46,9 @@ AIRFLOW_COMMANDS = (
     CommandSpec("ps", "Show services, health, memory and the URL.", "ps"),
     CommandSpec("logs", "Show what the services wrote.", "logs"),
     CommandSpec("parse", "Check every DAG file in a moment.", "parse"),
+    CommandSpec("test", "Run a DAG once, leaving no trace.", "test"),
+    CommandSpec("pytest", "Run the project's tests in the sandbox.", "pytest", PASS_THROUGH),
+    CommandSpec("watch", "Parse on save; the UI follows at once.", "watch"),
     CommandSpec("trigger", "Start a run of a DAG, and wait for it.", "trigger"),
     CommandSpec("runs", "Show the runs of one DAG or all.", "runs"),
     CommandSpec("tasks", "Show the tasks of a run.", "tasks"),
@@ -64,7 +67,9 @@ AIRFLOW_GROUPS = (
         "object",
         "Connections, variables and pools: file and sandbox.",
         (
-            CommandSpec("import", "Write the file's objects to the sandbox.", "import_objects", file="object"),
+            CommandSpec(
+                "import", "Write the file's objects to the sandbox.", "import_objects", file="object"
+            ),
             CommandSpec("export", "Show the sandbox's objects as a file.", "export", file="object"),
             CommandSpec("validate", "Check the file; needs no sandbox.", "validate", file="object"),
             CommandSpec("diff", "Compare the file with the sandbox.", "diff", file="object"),

@@ -23,6 +23,8 @@ def kill(ctx: typer.Context) -> None:
     console.result(
         {"changes": [str(change) for change in changes]},
         lambda: console.line(
-            f"removed: {', '.join(change.subject for change in changes)}" if changes else "there was nothing to remove"
+            f"removed: {', '.join(change.subject for change in changes)}"
+            if changes
+            else "there was nothing to remove"
         ),
     )

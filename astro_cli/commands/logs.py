@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +14,9 @@ from astro_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from astro_cli.app import App
     from astro_cli.console import Console
+    from astro_cli.dagrun import LogRequest, TaskLine
     from astro_cli.runtime.engine import LogLine
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -29,7 +31,12 @@ def logs(
     tail: Annotated[
         int | None,
         typer.Option(
-            "--tail", min=0, max=10_000_000, metavar="N", help="Only the last N lines of each service.", show_default=False
+            "--tail",
+            min=0,
+            max=10_000_000,
+            metavar="N",
+            help="Only the last N lines of each service or task.",
+            show_default=False,
         ),
     ] = None,
     since: Annotated[
@@ -50,8 +57,31 @@ def logs(
             "--grep", metavar="PATTERN", help="Only lines with this regular expression.", show_default=False
         ),
     ] = None,
+    dag: Annotated[
+        str | None,
+        typer.Option(
+            "--dag",
+            metavar="DAG",
+            help="Task logs of this DAG instead: of its latest failure, else of its latest run.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", metavar="TASK", help="Only this task; `TASK[2]` if it is mapped.", show_default=False
+        ),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Of this run.", show_default=False)
+    ] = None,
+    try_number: Annotated[
+        int | None,
+        typer.Option("--try", min=1, metavar="N", help="Of this try. Default: the last", show_default=False),
+    ] = None,
 ) -> None:
-    """Show what the services wrote, merged in order of time; also after `stop`."""
+    """Show what the services wrote, merged in order of time; also after `stop`. With --dag: what tasks wrote."""
+    from astro_cli.dagrun import LogRequest
     from astro_cli.runtime.engine import LogQuery
     from astro_cli.services import ONE_SHOT, service_names
 
@@ -59,6 +89,18 @@ def logs(
     if follow and app.console.json:
         raise UsageError("--follow never ends, so it cannot be one JSON document", hint="leave out --json")
     pattern = _pattern(grep)
+    if dag is None and (task or run or try_number):
+        raise UsageError("--task, --run and --try say which task logs of a DAG", hint="add --dag DAG")
+    if dag is not None:
+        if service:
+            raise UsageError("--dag shows task logs, which no service has", hint="leave out the service")
+        _task_logs(
+            app,
+            LogRequest(dag, run, task, try_number),
+            _Shown(tail=tail, since=_since(since) if since else 0.0, pattern=pattern, timestamps=timestamps),
+            follow=follow,
+        )
+        return
     query = LogQuery(
         services=service_names(service or (), also=ONE_SHOT),
         follow=follow,
@@ -83,6 +125,64 @@ def _print(console: Console, lines: Iterator[LogLine], *, timestamps: bool) -> N
         when = f"{line.timestamp} " if timestamps else ""
         prefix = console.style(f"{line.service:<{width}} |", service_colour(line.service), console.out)
         console.line(f"{when}{prefix} {line.text}")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Which lines of a task's log are shown, and how."""
+
+    tail: int | None
+    since: float
+    pattern: re.Pattern[str] | None
+    timestamps: bool
+
+    def has(self, line: TaskLine) -> bool:
+        from astro_cli.dagrun import moment
+
+        when = moment(line.timestamp) if self.since else None
+        recent = when is None or when.timestamp() >= self.since
+        return recent and (self.pattern is None or bool(self.pattern.search(line.text)))
+
+
+def _task_logs(app: App, request: LogRequest, shown: _Shown, *, follow: bool) -> None:
+    from astro_cli.runs import choose_tasks, connect, follow_logs, task_log
+
+    console = app.console
+    with connect(started(app)) as api:
+        run, tasks = choose_tasks(api, request, follow=follow)
+        console.note(f"run {run.run_id} of {run.dag_id}: {run.state}")
+        if follow:
+            width = max((len(task.label) for task in tasks), default=0)
+            for task, _, line in follow_logs(api, run, request, tail=shown.tail):
+                if shown.has(line):
+                    _print_task_line(console, task.label, width, line, shown)
+            return
+        found = []
+        for task in tasks:
+            lines = task_log(api, task, request.try_number)
+            lines = lines[max(len(lines) - shown.tail, 0) :] if shown.tail is not None else lines
+            number = request.try_number or task.try_number
+            found.append((task, number, [line for line in lines if shown.has(line)]))
+
+    def show() -> None:
+        for task, number, lines in found:
+            console.note(f"task {task.label}, try {number}: {task.state}")
+            for line in lines:
+                _print_task_line(console, task.label if len(found) > 1 else "", 0, line, shown)
+
+    logs_ = [
+        {"task": asdict(task), "try": number, "lines": [asdict(line) for line in lines]}
+        for task, number, lines in found
+    ]
+    console.result({"run": asdict(run), "logs": logs_}, show)
+
+
+def _print_task_line(console: Console, label: str, width: int, line: TaskLine, shown: _Shown) -> None:
+    from astro_cli.console import service_colour
+
+    when = f"{line.timestamp} " if shown.timestamps else ""
+    prefix = console.style(f"{label:<{width}} |", service_colour(label), console.out) + " " if label else ""
+    console.line(f"{when}{prefix}{line.text}")
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

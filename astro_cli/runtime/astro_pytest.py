@@ -1,4 +1,4 @@
-"""A pytest plugin for a project's tests: fixtures that need the project's real Airflow. `astro airflow pytest` loads it.
+"""A pytest plugin with fixtures that need the project's real Airflow; `astro airflow pytest` loads it.
 
 Runs in the environment of Airflow, copied beside runner.py; nothing of astro_cli may be imported here.
 """
@@ -6,6 +6,7 @@ Runs in the environment of Airflow, copied beside runner.py; nothing of astro_cl
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,12 +24,14 @@ class Run:
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
         """What a task returned, or pushed under `key`; a list of all for a mapped task."""
-        instances = [one for one in self.run.get_task_instances() if one.task_id == task_id]
-        values = [
-            one.xcom_pull(task_ids=task_id, key=key, map_indexes=one.map_index)
-            for one in sorted(instances, key=lambda one: one.map_index)
-        ]
-        return values[0] if len(instances) == 1 and instances[0].map_index < 0 else values
+        xcoms = importlib.import_module("airflow.models.xcom").XComModel
+        sdk = importlib.import_module("airflow.sdk.bases.xcom").BaseXCom
+        query = xcoms.get_many(run_id=self.run.run_id, dag_ids=self.run.dag_id, task_ids=task_id, key=key)
+        with importlib.import_module("airflow.utils.session").create_session() as session:
+            rows = sorted(session.scalars(query).all(), key=lambda row: row.map_index)
+            values = [sdk.deserialize_value(row) for row in rows]
+        mapped = any(row.map_index >= 0 for row in rows)
+        return values if mapped else next(iter(values), None)
 
 
 @pytest.fixture(scope="session")
@@ -48,12 +51,17 @@ def run_dag(dag_bag: Any) -> Any:
             if dag not in dag_bag.dags:
                 pytest.fail(f"there is no DAG `{dag}`; import errors: {dag_bag.import_errors or 'none'}")
             dag = dag_bag.dags[dag]
+        logging.getLogger("airflow.sdk.definitions.dag").setLevel(logging.WARNING)
         options = {} if logical_date is None else {"logical_date": logical_date}
         finished = dag.test(run_conf=conf, **options)
         states = {
-            one.task_id if one.map_index < 0 else f"{one.task_id}[{one.map_index}]": str(one.state)
+            one.task_id if one.map_index < 0 else f"{one.task_id}[{one.map_index}]": _word(one.state)
             for one in finished.get_task_instances()
         }
-        return Run(str(finished.state), states, finished)
+        return Run(_word(finished.state), states, finished)
 
     return run
+
+
+def _word(state: Any) -> str:
+    return str(getattr(state, "value", state))

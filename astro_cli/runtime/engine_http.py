@@ -67,10 +67,7 @@ class EngineReader:
         try:
             return json.loads(self.read(path, **query))
         except ValueError as exc:
-            raise EngineError(
-                f"what answers at {self.endpoint.url} (from {self.endpoint.source}) is not a Docker engine",
-                hint="correct the address (DOCKER_HOST or the docker context)",
-            ) from exc
+            raise self._not_an_engine() from exc
 
     def read(self, path: str, /, **query: str) -> bytes:
         """The whole body of the answer to `GET path`."""
@@ -86,10 +83,13 @@ class EngineReader:
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as exc:
                 raise unreachable(self.endpoint, exc) from exc
-            if response.status == http.HTTPStatus.NOT_FOUND:
-                raise NotFound(_message(response.read()))
             if response.status >= http.HTTPStatus.BAD_REQUEST:
-                raise EngineError(f"the Docker engine refused: {_message(response.read())}")
+                reason = _message(response.read())
+                if reason is None:
+                    raise self._not_an_engine()
+                if response.status == http.HTTPStatus.NOT_FOUND:
+                    raise NotFound(reason)
+                raise EngineError(f"the Docker engine refused: {reason}")
             try:
                 while chunk := response.read1(65536):
                     yield chunk
@@ -111,14 +111,25 @@ class EngineReader:
         if parts.scheme in ("tcp", "https") and self.endpoint.tls_folder is not None and parts.hostname:
             import ssl
 
-            context = ssl.create_default_context(cafile=str(self.endpoint.tls_folder / "ca.pem"))
-            context.load_cert_chain(
-                self.endpoint.tls_folder / "cert.pem", self.endpoint.tls_folder / "key.pem"
-            )
+            folder = self.endpoint.tls_folder
+            try:
+                context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+                context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+            except OSError as exc:
+                raise EngineError(
+                    f"the engine's TLS files in {folder} cannot be used: {exc}",
+                    hint="it must hold ca.pem, cert.pem and key.pem; DOCKER_CERT_PATH names another folder",
+                ) from exc
             return http.client.HTTPSConnection(
                 parts.hostname, parts.port or 2376, timeout=timeout, context=context
             )
         raise self._not_an_address()
+
+    def _not_an_engine(self) -> EngineError:
+        return EngineError(
+            f"what answers at {self.endpoint.url} (from {self.endpoint.source}) is not a Docker engine",
+            hint="correct the address (DOCKER_HOST or the docker context)",
+        )
 
     def _not_an_address(self) -> EngineError:
         return EngineError(
@@ -172,8 +183,9 @@ def unreachable(endpoint: Endpoint, cause: BaseException) -> EngineError:
     )
 
 
-def _message(body: bytes) -> str:
+def _message(body: bytes) -> str | None:
+    """The reason an engine gives for a refusal; None if this is nothing an engine would say."""
     try:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace").strip() or "no reason given"
+        return None

@@ -13,14 +13,15 @@ The client hands its standard streams over RUN_DIR/runner.sock (`SCM_RIGHTS`), s
 the client's own output would have gone. Where nothing can be forked the client does the work itself, slower.
 
 `parse` and `test` write JSON lines on standard output, each with a `type`; astro_cli/parse_report.py and
-astro_cli/test_report.py read them. `test` and `pytest` work on a throw-away copy of the metadata database.
+astro_cli/dag_test.py read them. `test` and `pytest` work on a throw-away copy of the metadata database.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
-import importlib.util
+import importlib.machinery
 import io
 import json
 import linecache
@@ -51,6 +52,10 @@ CLONE_PREFIX = "astro_test_"
 KNOWN_VERSION = "3.3.2"
 """The Airflow whose private parts used here were read; any other gets the plain, slower way."""
 PYTEST_PLUGIN = "astro_pytest"
+NOISE = re.compile(
+    r"\[DAG TEST\]|\[airflow\.api_fastapi\.|\[airflow\.sdk\.api\.client\]|::(?:end)?group::|Pushing xcom  "
+)
+"""Log lines of a test run that speak of Airflow's own work."""
 OBJECT_TABLES = ("connection", "variable", "slot_pool")
 
 
@@ -123,12 +128,13 @@ def serve(run_dir: Path) -> None:
     """Answer requests until nobody has asked for a while. Called in a fresh fork of the supervisor."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.chdir(run_dir)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(SOCKET)
+    Path(SOCKET).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(SOCKET)
-    os.chmod(SOCKET, 0o600)
+    Path(SOCKET).chmod(0o600)
     listener.listen(16)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setproctitle").setproctitle("astro runner")
     leftovers = True
     last = time.monotonic()
     children: set[int] = set()
@@ -200,11 +206,15 @@ def _flush() -> None:
 
 
 def _warm_up() -> None:
-    """Build, once, what every task run in process needs; it takes 5 to 7 CPU seconds in a fresh process."""
+    """Build, once, the routes that every task run in process needs; that takes several CPU seconds."""
     if airflow_version() == KNOWN_VERSION:
         with contextlib.suppress(Exception):  # then each request builds it for itself
             supervisor = importlib.import_module("airflow.sdk.execution_time.supervisor")
-            supervisor.in_process_api_server().app  # noqa: B018
+            app = supervisor.in_process_api_server().app
+            if not app._cadwyn_initialized:
+                app._cadwyn_initialize()
+                gc.collect()
+                gc.freeze()
 
 
 def _request(argv: list[str], connection: socket.socket | None) -> int:
@@ -221,7 +231,11 @@ def _request(argv: list[str], connection: socket.socket | None) -> int:
 
         def work() -> int:
             use_database(url)
-            return run_test(project, json.loads(arguments[0])) if command == "test" else run_pytest(arguments)
+            return (
+                run_test(project, json.loads(arguments[0]))
+                if command == "test"
+                else run_pytest(project, arguments)
+            )
 
         return _supervised(connection, work)
 
@@ -546,9 +560,8 @@ def _last_line(text: str) -> str:
 
 def _remember_exceptions(raised: list[BaseException]) -> None:
     """Airflow keeps the text of an import error only; the frames are in the exception."""
-    machinery = importlib.import_module("importlib.machinery")
 
-    class Loader(machinery.SourceFileLoader):  # type: ignore[misc, name-defined]
+    class Loader(importlib.machinery.SourceFileLoader):
         def exec_module(self, module: Any) -> None:
             try:
                 super().exec_module(module)
@@ -556,7 +569,7 @@ def _remember_exceptions(raised: list[BaseException]) -> None:
                 raised.append(exc)
                 raise
 
-    machinery.SourceFileLoader = Loader
+    importlib.machinery.SourceFileLoader = Loader  # type: ignore[misc]
 
 
 def _remember_missing(missed: dict[tuple[str, str], None]) -> None:
@@ -620,3 +633,184 @@ def _source(file: str, line: int) -> list[dict[str, Any]]:
     numbers = range(max(1, line - 2), line + 2) if line else ()
     lines = [(number, linecache.getline(file, number)) for number in numbers]
     return [{"line": number, "text": text.rstrip()} for number, text in lines if text]
+
+
+# ----------------------------------------------------------------------------------------------------- test
+
+
+def run_test(project: Path, options: dict[str, Any]) -> int:
+    """Run one DAG to its end in this process, and write a JSON line whenever a task changes.
+
+    `options`: `dag_id`; `date` (ISO 8601), `conf` (an object), `task` and `mark_success` (a pattern), or null;
+    `logs`: also those of tasks that succeed.
+    """
+    if airflow_version() != KNOWN_VERSION:
+        return _plain_test(options)
+    out = os.dup(1)
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    with tempfile.TemporaryFile() as log:
+        for fd in (1, 2):
+            os.dup2(log.fileno(), fd)
+        dag, errors = _find_dag(project, options["dag_id"])
+        if dag is None:
+            _emit(out, {"type": "unknown", "errors": errors})
+            return 1
+        if options["task"]:
+            if not dag.has_task(options["task"]):
+                _emit(out, {"type": "unknown-task", "tasks": sorted(dag.task_ids)})
+                return 1
+            dag = dag.partial_subset([options["task"]], include_upstream=False)
+        _retry_at_once(dag)
+        told = _report_tasks(out, log, all_logs=options["logs"])
+        arguments: dict[str, Any] = {
+            "run_conf": options["conf"],
+            "mark_success_pattern": options["mark_success"],
+        }
+        if options["date"]:
+            arguments["logical_date"] = _date(options["date"])
+        try:
+            run = dag.test(**arguments)
+        except BaseException:
+            traceback.print_exc()
+            _emit(out, {"type": "crash", "log": _read_log(log)})
+            raise
+        for one in sorted(run.get_task_instances(), key=lambda one: (one.task_id, one.map_index)):
+            if (one.task_id, one.map_index) not in told:
+                _emit(out, _task_event(one, _word(one.state)))
+        _emit(out, {"type": "end", "state": _word(run.state), "run_id": run.run_id})
+        return 0 if run.state == "success" else 1
+
+
+def _plain_test(options: dict[str, Any]) -> int:
+    """The same with Airflow's own command, for an Airflow whose inner parts we have not read."""
+    date = [options["date"]] if options["date"] else []
+    argv = ["airflow", "dags", "test", options["dag_id"], *date]
+    if options["task"]:
+        argv = ["airflow", "tasks", "test", options["dag_id"], options["task"], *date]
+    elif options["conf"]:
+        argv += ["--conf", json.dumps(options["conf"])]
+    if options["mark_success"] and not options["task"]:
+        argv += ["--mark-success-pattern", options["mark_success"]]
+    _flush()
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+def _date(text: str) -> Any:
+    datetime = importlib.import_module("datetime")
+    date = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return date if date.tzinfo else date.replace(tzinfo=datetime.timezone.utc)
+
+
+def _find_dag(project: Path, dag_id: str) -> tuple[Any, list[dict[str, Any]]]:
+    """The DAG, from the first file that has it: files that mention its id come first. Else the import errors."""
+    folder = str(project / "dags")
+    sys.path.append(folder)
+    raised: list[BaseException] = []
+    _remember_exceptions(raised)
+    dagbag = importlib.import_module("airflow.dag_processing.dagbag")
+    bag = dagbag.DagBag(folder, collect_dags=False, bundle_path=Path(folder), bundle_name="dags-folder")
+    files = list(dag_files(project, []))
+    mentions = dag_id.encode()
+    errors = []
+    for file in sorted(files, key=lambda file: mentions not in Path(file).read_bytes()):
+        raised.clear()
+        bag.process_file(file, only_if_updated=False, safe_mode=False)
+        if dag_id in bag.dags:
+            return bag.dags[dag_id], []
+        errors += [_describe(project, file, exc) for exc in raised]
+    errors += [
+        {"kind": "dag", "message": _last_line(text), "file": str(Path("dags", name))}
+        for name, text in bag.import_errors.items()
+        if not any(error["file"] == str(Path("dags", name)) for error in errors)
+    ]
+    return None, errors
+
+
+def _retry_at_once(dag: Any) -> None:
+    """Nobody wants to wait five minutes for the second try in a test."""
+    zero = importlib.import_module("datetime").timedelta(0)
+    for task in dag.tasks:
+        with contextlib.suppress(Exception):  # a mapped task keeps it among its arguments
+            if hasattr(task, "partial_kwargs"):
+                task.partial_kwargs["retry_delay"] = zero
+            else:
+                task.retry_delay = zero
+
+
+def _word(state: Any) -> str:
+    return str(getattr(state, "value", state))
+
+
+def _task_event(instance: Any, state: str) -> dict[str, Any]:
+    return {
+        "type": "task",
+        "task_id": instance.task_id,
+        "map_index": instance.map_index,
+        "try_number": instance.try_number,
+        "state": state,
+    }
+
+
+def _report_tasks(out: int, log: Any, *, all_logs: bool) -> set[tuple[str, int]]:
+    """Write an event before and after every task; the returned set grows by those that ran."""
+    module = importlib.import_module("airflow.sdk.definitions.dag")
+    original = getattr(module, "_run_task")  # noqa: B009 - private: mypy would not have it
+    told: set[tuple[str, int]] = set()
+
+    def run_task(*, ti: Any, task: Any, **options: Any) -> Any:
+        told.add((ti.task_id, ti.map_index))
+        _flush()
+        log.seek(0)
+        log.truncate()
+        _emit(out, _task_event(ti, "running"))
+        began = time.monotonic()
+        try:
+            return original(ti=ti, task=task, **options)
+        finally:
+            _flush()
+            event = _task_event(ti, _word(ti.state)) | {"seconds": round(time.monotonic() - began, 3)}
+            if all_logs or event["state"] not in ("success", "skipped"):
+                event["log"] = _read_log(log)
+            _emit(out, event)
+
+    setattr(module, "_run_task", run_task)  # noqa: B010
+    return told
+
+
+def _read_log(log: Any) -> list[str]:
+    _flush()
+    log.seek(0)
+    text = log.read().decode("utf-8", "replace")
+    log.seek(0, os.SEEK_END)
+    return [line for line in text.splitlines() if not NOISE.search(line)]
+
+
+# --------------------------------------------------------------------------------------------------- pytest
+
+
+def run_pytest(project: Path, arguments: Sequence[str]) -> int:
+    """The project's tests in this process, with astro's fixtures; pytest's exit code."""
+    try:
+        pytest = importlib.import_module("pytest")
+    except ImportError:
+        sys.stderr.write("pytest is not installed in the sandbox; add it to requirements.txt\n")
+        return 1
+    here = str(Path(__file__).parent)
+    sys.path.append(here)
+    plugin = importlib.import_module(PYTEST_PLUGIN)
+    sys.path.remove(here)
+    for folder in (project, project / "dags"):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    paths = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
+    named = any((project / path).exists() for path in paths)
+    tests = [] if named or not (project / "tests").is_dir() else ["tests"]
+    # Some plugins, anyio's for one, are imported already and hold no asserts of the project.
+    options = ["--rootdir", str(project), "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    code = int(pytest.main([*options, *arguments, *tests], plugins=[plugin]))
+    if code == 5:
+        sys.stderr.write(
+            "no tests: none was found, or none is selected; tests are `test_*.py` in the folder tests\n"
+        )
+    return code

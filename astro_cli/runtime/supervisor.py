@@ -73,6 +73,7 @@ from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType
 
 EXIT_CONFIG = 1
 EXIT_NEWER = 3
@@ -918,9 +919,7 @@ class Supervisor:
         how = f"exit code {code}" if code >= 0 else str(service.signal)
         if service.oom:
             how += ", out of memory"
-        if self.stopping:
-            service.state, service.health = "stopped", None
-        elif service is self.runner:
+        if self.stopping or service is self.runner:
             service.state, service.health = "stopped", None
         elif service.one_shot:
             service.state, service.health = "finished", None
@@ -1067,7 +1066,7 @@ class Supervisor:
 # -------------------------------------------------------------------------------------------------- commands
 
 
-def load_runner() -> Any:
+def load_runner() -> ModuleType:
     """The module runner.py beside this file, which is no place to import from."""
     spec = importlib.util.spec_from_file_location("astro_runner", Path(__file__).with_name("runner.py"))
     assert spec is not None

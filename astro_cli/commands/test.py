@@ -1,0 +1,119 @@
+"""`astro airflow test`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from astro_cli.commands.options import obj, started
+
+if TYPE_CHECKING:
+    from astro_cli.console import Console
+    from astro_cli.dag_test import TaskEvent
+
+COLOURS = {"success": "32", "running": "36", "failed": "31", "up_for_retry": "33", "upstream_failed": "31"}
+
+
+def test(
+    ctx: typer.Context,
+    dag_id: Annotated[str, typer.Argument(metavar="DAG", help="Id of the DAG.")],
+    date: Annotated[
+        str | None, typer.Option("--date", help="Logical date, ISO 8601. Default: now", show_default=False)
+    ] = None,
+    conf: Annotated[
+        str | None, typer.Option("--conf", help="The run's configuration, a JSON object.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Run this task alone.", show_default=False)
+    ] = None,
+    mark_success: Annotated[
+        str | None,
+        typer.Option(
+            "--mark-success",
+            metavar="PATTERN",
+            help="Tasks whose whole id matches succeed without being run.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a DAG once on a throw-away copy of the database: nothing appears in the UI. Exit code 1 if it fails.
+
+    With --verbose also the logs of tasks that succeed.
+    """
+    from astro_cli.inner_loop import InnerLoop, TestOptions
+
+    app = obj(ctx)
+    options = TestOptions(
+        dag_id,
+        date=_date(date),
+        conf=_conf(conf),
+        task=task,
+        mark_success=_pattern(mark_success),
+        logs=app.console.verbose,
+    )
+    started(app)
+    loop = InnerLoop(app.engine, app.sandbox.state.sandbox_id)
+    result = loop.test(options, lambda event: _show(app.console, event), app.console.note)
+    data = {**asdict(result), "dag_id": dag_id}
+    word = "succeeded" if result.exit_code == 0 else "failed"
+    ran = sum(event.seconds is not None for event in result.tasks)
+    app.console.result(
+        data, lambda: app.console.line(f"{dag_id} {word}: {ran} of {len(result.tasks)} tasks ran")
+    )
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+def _show(console: Console, event: TaskEvent) -> None:
+    if event.state == "running" and not console.is_terminal:
+        return
+    state = event.line.split(maxsplit=1)[0]
+    painted = console.style(state, COLOURS.get(state, "0"), console.err)
+    for text in event.log:
+        console.note(f"  {event.task} | {text}")
+    console.note(event.line.replace(state, painted, 1))
+
+
+def _conf(text: str | None) -> dict[str, Any] | None:
+    from astro_cli.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        conf = json.loads(text)
+    except ValueError as exc:
+        raise UsageError(f"--conf is not JSON: {exc}", hint="""write it like --conf '{"day": 1}'""") from exc
+    if not isinstance(conf, dict):
+        raise UsageError("--conf must be a JSON object", hint="""write it like --conf '{"day": 1}'""")
+    return conf
+
+
+def _date(text: str | None) -> str | None:
+    from datetime import datetime
+
+    from astro_cli.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError as exc:
+        raise UsageError(f"--date is not ISO 8601: {text}", hint="write it like --date 2026-01-31") from exc
+    return text
+
+
+def _pattern(text: str | None) -> str | None:
+    import re
+
+    from astro_cli.errors import UsageError
+
+    try:
+        re.compile(text or "")
+    except re.error as exc:
+        raise UsageError(
+            f"--mark-success is not a regular expression: {exc}", hint="for example 'wait_.*'"
+        ) from exc
+    return text

@@ -1,0 +1,77 @@
+"""`astro airflow watch`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from astro_cli.commands.options import obj, started
+
+if TYPE_CHECKING:
+    from astro_cli.airflow_api import AirflowApi
+    from astro_cli.app import App
+    from astro_cli.inner_loop import InnerLoop
+    from astro_cli.parse_report import ParseReport
+    from astro_cli.watch import Reaction
+
+
+def watch(ctx: typer.Context) -> None:
+    """Parse files as they are saved, and have the running Airflow show them at once. Ctrl-C ends it.
+
+    With --json one document for each time something is saved.
+    """
+    from astro_cli.airflow_api import AirflowApi
+    from astro_cli.errors import AstroError
+    from astro_cli.inner_loop import InnerLoop
+    from astro_cli.services import base_url
+    from astro_cli.watch import WATCHED, Reaction, changes
+
+    app = obj(ctx)
+    status = started(app)
+    if status.state == "stopped" or status.port is None:
+        raise AstroError("the sandbox is not running", hint="start it with `astro airflow start`")
+    loop = InnerLoop(app.engine, app.sandbox.state.sandbox_id)
+    with AirflowApi(base_url(status.port)) as api:
+        _tell(app, loop.parse())
+        app.console.note(f"watching {', '.join(WATCHED)} of {app.project.name}; Ctrl-C ends it")
+        try:
+            for reaction in changes(app.project.root):
+                try:
+                    _act(app, loop, api, reaction)
+                except AstroError as exc:  # the next save may find Airflow well again
+                    app.console.warn(f"{exc.message}{f' ({exc.hint})' if exc.hint else ''}")
+        except KeyboardInterrupt:
+            app.console.note("no longer watching; the sandbox runs on")
+            raise typer.Exit(0) from None
+
+
+def _act(app: App, loop: InnerLoop, api: AirflowApi, reaction: Reaction) -> None:
+    from astro_cli.parse_report import ParseReport
+    from astro_cli.watch import paths_to_parse, refresh
+
+    console = app.console
+    console.note(f"{time.strftime('%H:%M:%S')}  {', '.join([*reaction.parse, *reaction.removed]) or 'saved'}")
+    paths = paths_to_parse(app.project.root, reaction)
+    report = loop.parse(paths) if paths else ParseReport((), 0.0)
+    _tell(app, report)
+    for path in reaction.removed:
+        console.note(f"removed {path}")
+    for service in reaction.restart:
+        console.note(f"restarting {service}: plugins have changed")
+        app.sandbox.restart_service(service)
+    if not reaction.restart:
+        seconds = refresh(api, report, reaction)
+        if seconds is None:
+            console.warn("Airflow has not parsed the change yet; see `astro airflow logs dag-processor`")
+        else:
+            console.note(f"Airflow is up to date after {report.seconds + seconds:.1f} s")
+
+
+def _tell(app: App, report: ParseReport) -> None:
+    from astro_cli.commands.parse import show
+    from astro_cli.parse_report import as_data
+
+    if report.files:
+        app.console.result(as_data(report), lambda: show(app.console, report))

@@ -1,0 +1,52 @@
+"""Tests in this folder run real sandboxes without Docker; one environment, made by the first, serves them all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.engine.astro import Astro, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Read before any test changes the environment: what uv has downloaded once need not be downloaded again.
+_UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"
+)
+NO_DOCKER = "unix:///nowhere/docker.sock"
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the environment, Postgres and the database template of this run are."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def user(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[str, str]:
+    """The environment of a user on a machine without Docker."""
+    home = tmp_path_factory.mktemp("home")
+    return {
+        **environment(home, NO_DOCKER),
+        "XDG_CACHE_HOME": str(shared_cache),
+        "UV_CACHE_DIR": _UV_CACHE,
+    }
+
+
+@pytest.fixture
+def make_project(user: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], Astro]]:
+    """Makes projects of the default template, and ends their sandboxes afterwards."""
+    made: list[Astro] = []
+
+    def make(name: str) -> Astro:
+        Astro(tmp_path, user)("airflow", "init", name)
+        made.append(Astro(tmp_path / name, user))
+        return made[-1]
+
+    yield make
+    for astro in made:
+        astro("airflow", "kill", "--yes", code=None)

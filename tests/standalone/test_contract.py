@@ -1,0 +1,213 @@
+"""What a sandbox does for its user, on every engine: one suite, run on each of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.engine.astro import Astro, environment, get, run_dag, wait_for_dag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CANARY = "canary-51c0ffee"
+SERVICES = {"postgres", "api-server", "scheduler", "dag-processor", "triggerer"}
+
+USES_EVERYTHING = """
+import os
+from airflow.sdk import Variable, dag, task
+from include.prices import PRICE
+
+@dag(schedule=None, is_paused_upon_creation=False)
+def uses_everything():
+    @task
+    def check():
+        assert PRICE == 3
+        assert os.environ["GREETING"] == "hello"
+        assert Variable.get("fruit") == "apple"
+    check()
+
+uses_everything()
+"""
+OBJECTS = """
+airflow:
+  variables:
+    - variable_name: fruit
+      variable_value: apple
+"""
+
+
+@pytest.fixture(scope="module", params=["standalone", pytest.param("docker", marks=pytest.mark.engine)])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def shop(
+    engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Astro]:
+    """A project of the default template, with something of its own in every place."""
+    if engine == "docker":
+        environ = environment(tmp_path_factory.mktemp("home"), request.getfixturevalue("engine_url"))
+    else:
+        environ = request.getfixturevalue("user")
+    environ = {**environ, "ASTRO_ENGINE": engine}
+    parent = tmp_path_factory.mktemp("projects")
+    Astro(parent, environ)("airflow", "init", "shop")
+    astro = Astro(parent / "shop", environ)
+    astro.write(".env", f"GREETING=hello\nSECRET={CANARY}\n")
+    astro.write("include/prices.py", "PRICE = 3\n")
+    astro.write("dags/uses_everything.py", USES_EVERYTHING)
+    astro.write("airflow_settings.yaml", OBJECTS)
+    yield astro
+    astro("airflow", "kill", "--yes", code=None)
+
+
+@pytest.fixture(scope="module")
+def url(shop: Astro) -> str:
+    """The sandbox, started; the tests of this file go on with it in their order."""
+    return str(shop.start()["url"])
+
+
+def wait_until_healthy(shop: Astro, seconds: float = 30) -> None:
+    """The supervisor looks every few seconds."""
+    end = time.monotonic() + seconds
+    while any(service["health"] != "healthy" for service in shop.services().values()):
+        assert time.monotonic() < end, shop.services()
+        time.sleep(0.3)
+
+
+def test_every_service_is_healthy_after_start(shop: Astro, url: str):
+    wait_until_healthy(shop)
+    assert set(shop.services()) == SERVICES
+
+
+def test_a_second_start_changes_nothing(shop: Astro, url: str):
+    before = {name: service["started_at"] for name, service in shop.services().items()}
+    told = shop.start()
+    assert told["changes"] == []
+    assert told["url"] == url
+    assert {name: service["started_at"] for name, service in shop.services().items()} == before
+
+
+def test_the_dag_of_the_default_template_succeeds(shop: Astro, url: str):
+    wait_for_dag(url, "hello_astro")
+    assert run_dag(url, "hello_astro") == "success"
+
+
+def test_a_dag_finds_include_and_env_and_objects(shop: Astro, url: str):
+    wait_for_dag(url, "uses_everything")
+    assert run_dag(url, "uses_everything") == "success"
+
+
+def test_run_passes_on_output_and_exit_code(shop: Astro, url: str):
+    assert "3.3.2" in shop("airflow", "run", "version").stdout
+    shop("airflow", "run", "dags", "details", "no_such_dag", code=1)
+
+
+def test_bash_takes_commands_from_stdin_beside_the_projects_files(shop: Astro, url: str):
+    done = shop("airflow", "bash", input="echo $GREETING; ls dags; exit 5\n", code=5)
+    assert "hello" in done.stdout
+    assert "uses_everything.py" in done.stdout
+
+
+def test_bash_beside_the_database_reaches_it(shop: Astro, url: str):
+    done = shop("airflow", "bash", "postgres", input="psql -Atc 'select count(*) from dag_run'\n")
+    assert int(done.stdout) >= 2
+
+
+def test_every_service_has_its_lines_in_the_log(shop: Astro, url: str):
+    lines = shop.json("airflow", "logs")["lines"]
+    assert {line["service"] for line in lines} >= SERVICES
+    assert [line["timestamp"] for line in lines] == sorted(line["timestamp"] for line in lines)
+    some = shop.json("airflow", "logs", "scheduler", "postgres", "--tail", "2")["lines"]
+    assert sorted(line["service"] for line in some) == ["postgres"] * 2 + ["scheduler"] * 2
+    assert shop.json("airflow", "logs", "postgres", "--since", "2100-01-01")["lines"] == []
+
+
+def test_follow_shows_new_lines_and_ends_with_the_sandboxs_end(shop: Astro, url: str):
+    follower = shop.spawn("airflow", "logs", "--follow", "--tail", "0", "astro")
+    time.sleep(1)
+    shop("airflow", "restart", "triggerer")
+    shop("airflow", "stop")
+    out, err = follower.communicate(timeout=60)
+    assert "restarting triggerer" in out, err
+    shop.start()
+
+
+def test_restart_of_one_service_leaves_the_others_alone(shop: Astro, url: str):
+    before = {name: service["started_at"] for name, service in shop.services().items()}
+    shop("airflow", "restart", "triggerer")
+    after = {name: service["started_at"] for name, service in shop.services().items()}
+    assert {name for name in SERVICES if after[name] != before[name]} == {"triggerer"}
+
+
+def test_list_names_the_engine_and_the_folder(shop: Astro, url: str, engine: str):
+    (found,) = [one for one in shop.json("airflow", "list")["sandboxes"] if one["path"] == str(shop.folder)]
+    assert found["engine"] == engine
+    assert found["state"] == "running"
+
+
+def test_no_secret_is_in_the_arguments_of_any_process(shop: Astro, url: str):
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert CANARY.encode() not in path.read_bytes(), path
+        except OSError:
+            continue
+
+
+def test_the_web_ui_answers_on_the_loopback_interface_only(shop: Astro, url: str):
+    port = int(url.rpartition(":")[2])
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    listening = {row[1].partition(":")[0] for row in rows if row[3] == "0A" and int(row[1][-4:], 16) == port}
+    assert listening == {"0100007F"}
+
+
+def test_a_changed_environment_file_is_taken_over_by_start(shop: Astro, url: str):
+    shop.write(".env", f"GREETING=changed\nSECRET={CANARY}\n")
+    assert shop.start()["changes"]
+    assert "changed" in shop("airflow", "bash", input="echo $GREETING\n").stdout
+
+
+def test_stop_keeps_history_and_logs(shop: Astro, url: str):
+    runs = get(url, "/api/v2/dags/~/dagRuns")["total_entries"]
+    assert runs >= 2
+    shop("airflow", "stop")
+    assert {service["state"] for service in shop.services().values()} == {"stopped"}
+    assert shop.json("airflow", "logs", "scheduler", "--tail", "1")["lines"]
+    shop("airflow", "bash", input="true\n", code=1)
+    assert get(shop.start()["url"], "/api/v2/dags/~/dagRuns")["total_entries"] == runs
+
+
+def test_a_port_that_another_program_holds_is_refused_and_named(shop: Astro, url: str):
+    shop("airflow", "stop")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        told = shop.json("start", "--port", str(port), "--no-browser", code=1)
+    assert f"port {port} is already in use" in told["message"]
+    assert str(os.getpid()) in told["message"]
+
+
+def test_a_requirement_that_cannot_be_installed_is_named_with_its_line(shop: Astro, url: str):
+    shop.write("requirements.txt", "# what we need\nno-such-package-of-astro==9.9\n")
+    told = shop.json("start", "--no-browser", code=3)
+    assert "no-such-package-of-astro==9.9" in told["message"]
+    assert "line 2 of requirements.txt" in told["message"]
+    shop.write("requirements.txt", "")
+
+
+def test_kill_leaves_nothing(shop: Astro, url: str):
+    shop("airflow", "kill", "--yes")
+    shop("airflow", "ps", code=1)
+    assert str(shop.folder) not in [one["path"] for one in shop.json("airflow", "list")["sandboxes"]]
