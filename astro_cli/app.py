@@ -43,7 +43,9 @@ class App:
         try:
             folder = (self.project_dir or Path.cwd()).absolute()
         except FileNotFoundError as exc:
-            raise UsageError("the folder you are in no longer exists", hint="go to another one (`cd`)") from exc
+            raise UsageError(
+                "the folder you are in no longer exists", hint="go to another one (`cd`)"
+            ) from exc
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
             raise UsageError(f"{folder} {what}", hint="give an existing folder with -C")
@@ -109,13 +111,15 @@ class App:
         return DockerEngine(self.environ, lambda: self.settings)
 
     def engines(self) -> tuple[Engine, ...]:
-        """Every engine that answers here."""
+        """Every engine that answers here; one that should but does not is warned of."""
         found = []
         for name in ("docker", "standalone"):
             engine = self._engine_named(name)
             try:
                 engine.check()
-            except EngineError:
+            except EngineError as exc:
+                if name == "docker":
+                    self.console.warn(f"sandboxes in Docker are left out: {exc.message}")
                 continue
             found.append(engine)
         return tuple(found)

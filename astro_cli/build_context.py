@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from astro_cli.airflow import PROJECT_FOLDERS
 from astro_cli.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _ignore_expression(pattern: str) -> str:
 def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[ContextFile, ...]:
     """The files a build of `folder` may copy, sorted by name; symbolic links stay links.
 
+    Only a link in the place of `dags`, `plugins`, `include` or `tests` is followed: it stands for that folder.
     The Dockerfile and `.dockerignore` are always part of it. Sockets, pipes and devices never are.
 
     Raises:
@@ -122,7 +124,8 @@ def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[Conte
         raise ProjectError(f"`{error.filename}` cannot be read: {error.strerror}") from error
 
     found: list[str] = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
+    linked = {name for name in PROJECT_FOLDERS if (folder / name).is_symlink() and (folder / name).is_dir()}
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         relative = Path(parent).relative_to(folder)
         kept = []
         for name in folders:
@@ -130,7 +133,7 @@ def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[Conte
             ignored = rules.ignores(path)
             if not ignored:
                 found.append(path)
-            if (not ignored or rules.has_exceptions) and not (folder / path).is_symlink():
+            if (not ignored or rules.has_exceptions) and (path in linked or not (folder / path).is_symlink()):
                 kept.append(name)
         folders[:] = kept
         for name in files:
@@ -138,7 +141,9 @@ def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[Conte
             if path in always or not rules.ignores(path):
                 found.append(path)
     usable = (name for name in sorted(found) if _is_usable(folder / name))
-    return tuple(ContextFile(name, folder / name) for name in usable)
+    return tuple(
+        ContextFile(name, (folder / name).resolve() if name in linked else folder / name) for name in usable
+    )
 
 
 def _is_usable(path: Path) -> bool:

@@ -247,7 +247,8 @@ def _traceback(stacks: Iterable[Mapping[str, Any]], *, brief: bool) -> Iterator[
         frames = stack.get("frames") or []
         own = [frame for frame in frames if _AIRFLOW_FRAME not in str(frame.get("filename"))]
         if brief and own and len(own) < len(frames):
-            yield f"  … {len(frames) - len(own)} frames inside Airflow"
+            hidden = len(frames) - len(own)
+            yield f"  … {hidden} frame{'' if hidden == 1 else 's'} inside Airflow"
             frames = own
         for frame in frames:
             yield f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}'

@@ -38,5 +38,5 @@ def suggest_fix(service: ServiceStatus, lines: Sequence[str]) -> str:
     if "No space left on device" in text:
         return "the Docker engine's disk is full: `docker system df` shows what takes the space"
     if "address already in use" in text.lower():
-        return "a second program in the container uses the port: remove AIRFLOW__API__PORT from .env"
+        return "another program took the port meanwhile: run `astro airflow start` again"
     return f"read the whole log with `astro airflow logs {service.name}`"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from astro_cli.objects import Connection, Objects, Pool, Variable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from astro_cli.yamlfile import Plain
 
@@ -33,7 +33,10 @@ _FIELDS = {
     "conn_description": "description",
 }
 _REFERENCE = re.compile(r"(?<!\$)\$\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
-_PLAIN_STYLE = re.compile(r"[A-Za-z][\w./@-]*", re.ASCII)
+_SECRET = re.compile(
+    r"secret|token|passw(?:or)?d|passphrase|apikey|accesskey|privatekey|authorization|credential|keyfiledict"
+)
+_PLAIN_STYLE = re.compile(r"[^\W\d_](?:[\w ./@-]*[\w./@-])?")
 _WIDTH = 10**6  # folding long lines would change nothing, and read worse
 
 Raw = dict[str, dict[str, dict[str, Any]]]
@@ -54,7 +57,7 @@ class Exported:
 
     Attributes:
         text: the file.
-        references: names of new references, for secrets that Airflow does not give away.
+        references: names of new references, for secrets that the file does not have.
         kept: names of the file's own references that stand for a secret.
         left_out: what the file cannot hold, in words.
     """
@@ -119,7 +122,8 @@ def export(found: Objects, template: Template, *, show_secrets: bool = False) ->
     Args:
         found: from the API, see `from_api`.
         template: the project's present file, whose references are kept where they fit.
-        show_secrets: write the values that the template's references have here in place of masked ones.
+        show_secrets: write secrets as far as they can be known: what the API does not mask, and for what it
+            does the values that the template has for it here.
     """
     writer = _Writer(show_secrets)
     lists: dict[str, list[dict[str, Any]]] = {
@@ -129,7 +133,7 @@ def export(found: Objects, template: Template, *, show_secrets: bool = False) ->
     }
     head = "# Connections, pools and variables, as `astro airflow object export` wrote them.\n"
     if writer.references:
-        head += "# Airflow does not give secrets away: set these in .env\n"
+        head += "# Secrets are not in it: set these in .env\n"
         head += "".join(f"#   {name}\n" for name in writer.references)
     return Exported(
         text=head + _yaml({"airflow": lists}),
@@ -201,9 +205,10 @@ class _Writer:
             and (isinstance(before, (dict, list)) or found.value in _json_texts(data))
             and not isinstance(before, str)
         ):
-            value = self.value(data, before, _parsed(known.value) if known else None, name)
+            value = self.value(data, before, _parsed(known.value) if known else None, name, key=found.name)
         else:
-            value = self.value(found.value, before, known.value if known else None, name)
+            after = known.value if known else None
+            value = self.value(found.value, before, after, name, key=found.name, equal=same_text)
         entry = {"variable_name": _escape(found.name), "variable_value": value}
         if found.description:
             after = known.description if known else None
@@ -227,7 +232,16 @@ class _Writer:
             entry["pool_include_deferred"] = True
         return entry
 
-    def value(self, found: Plain, before: Any, after: Any, name: str) -> Plain:  # noqa: ANN401 - of a file
+    def value(
+        self,
+        found: Plain,
+        before: Any,  # noqa: ANN401 - of a file
+        after: Any,  # noqa: ANN401
+        name: str,
+        *,
+        key: str = "",
+        equal: Callable[[Any, Any], bool] | None = None,
+    ) -> Plain:
         """One value as the file is to have it.
 
         Args:
@@ -235,12 +249,14 @@ class _Writer:
             before: what the template has in this place, as written.
             after: what that comes to.
             name: of a new reference, should one be needed.
+            key: what the value is called where it stands, which may tell that it is a secret.
+            equal: what counts as unchanged.
         """
         if isinstance(found, dict):
             before, after = (each if isinstance(each, dict) else {} for each in (before, after))
             return {
-                key: self.value(value, before.get(key), after.get(key), f"{name}_{key}")
-                for key, value in found.items()
+                each: self.value(value, before.get(each), after.get(each), f"{name}_{each}", key=each)
+                for each, value in found.items()
             }
         if isinstance(found, list):
             befores = (
@@ -248,18 +264,20 @@ class _Writer:
             )
             afters = after if isinstance(after, list) and len(after) == len(found) else [None] * len(found)
             return [
-                self.value(value, befores[i], afters[i], f"{name}_{i + 1}") for i, value in enumerate(found)
+                self.value(value, befores[i], afters[i], f"{name}_{i + 1}", key=key)
+                for i, value in enumerate(found)
             ]
         masked = isinstance(found, str) and MASK in found
-        if before is not None and after is not None and same(found, after):
+        secret = masked or (isinstance(found, str) and not self.show_secrets and sounds_secret(key))
+        if after is not None and (equal or same)(found, after):
             if masked and self.show_secrets and isinstance(after, str):
                 return _escape(after)
             if isinstance(before, str) and (names := _REFERENCE.findall(before)):
-                self.kept += [each[2:-1] for each in names] if masked else []
+                self.kept += [each[2:-1] for each in names] if secret else []
                 return before
-            if not masked:
+            if not secret:
                 return _escape(after) if isinstance(after, str) else found
-        if masked:
+        if secret:
             return self.reference(name)
         return _escape(found) if isinstance(found, str) else found
 
@@ -272,6 +290,11 @@ class _Writer:
             free = f"{wanted}_{number}"
         self.references.append(free)
         return f"${{{free}}}"
+
+
+def sounds_secret(key: str) -> bool:
+    """Whether a value of that name is a secret. Airflow's own list misses spellings such as `privateKey`."""
+    return _SECRET.search(re.sub(r"[^a-z]", "", key.lower())) is not None
 
 
 def _escape(text: str) -> str:
@@ -387,10 +410,10 @@ def same_text(found: str, wanted: str) -> bool:
 
 
 def same(found: Plain, wanted: Plain) -> bool:
-    """Whether values are the same as far as can be seen: `***` in `found` stands for anything but nothing."""
+    """Whether values are the same as far as can be seen: `***` in `found` stands for anything but null."""
     if isinstance(found, str) and MASK in found:
         if found == MASK:
-            return wanted not in (None, "")
+            return wanted is not None
         pattern = ".*".join(re.escape(piece) for piece in found.split(MASK))
         return isinstance(wanted, str) and re.fullmatch(pattern, wanted, re.DOTALL) is not None
     if isinstance(found, dict) and isinstance(wanted, dict):

@@ -126,9 +126,10 @@ def _default_interrupt() -> None:
 def leave_behind(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Identity:
     """Start a program in a session of its own, which goes on when this process ends.
 
-    What it writes is appended to `log`. It has no terminal and no input.
+    What it writes is appended to `log`, which only this user may read. It has no terminal and no input.
     """
-    with log.open("ab") as output:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "ab") as output:
         process = subprocess.Popen(  # noqa: S603
             list(argv),
             env=dict(env),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -449,7 +450,12 @@ def backfill_dates(api: AirflowApi, request: BackfillRequest) -> tuple[str, ...]
     """
     if datetime.fromisoformat(request.from_date) > datetime.fromisoformat(request.to_date):
         raise UsageError("--from is later than --to", hint="exchange them")
-    find_dag(api, request.dag_id)
+    dag = find_dag(api, request.dag_id)
+    if dag.schedule is None:
+        raise AstroError(
+            f"`{dag.dag_id}` has no schedule, so there are no dates to run it for",
+            hint=f"give it a schedule, or start single runs: `astro airflow trigger {dag.dag_id} --date …`",
+        )
     return api.backfill_dates(request.body())
 
 
@@ -566,14 +572,15 @@ def _ask(api: AirflowApi, seen: Snapshot, run_id: str | None, project: Path) -> 
 
 
 def mentions(dags: Path, dag_id: str) -> tuple[str, ...]:
-    """The Python files below `dags` in which the id stands, as paths below it."""
+    """The Python files below `dags` in which the id stands as a word of its own, as paths below it."""
     found = []
+    word = re.compile(rb"(?<![\w.-])" + re.escape(dag_id.encode()) + rb"(?![\w.-])")
     for path in sorted(dags.rglob("*.py")):
         try:
             with path.open("rb") as stream:
                 text = stream.read(READ_BYTES)
         except OSError:
             continue
-        if dag_id.encode() in text:
+        if word.search(text):
             found.append(path.relative_to(dags).as_posix())
     return tuple(found)

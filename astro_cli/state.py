@@ -11,7 +11,7 @@ import base64
 import json
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,17 +44,18 @@ class SandboxState:
     @cached_property
     def sandbox_id(self) -> str:
         """Ten hexadecimal digits; made and written down when the folder has none."""
-        claimed = _read_id(self._root)
-        if claimed and not self._belongs_elsewhere(claimed):
-            self._claim(claimed)
-            return claimed
-        fresh = secrets.token_hex(ID_BYTES)
-        try:
-            write_atomic(self._root / CHECKOUT_FILE, f"{fresh}\n", mode=0o644)
-        except OSError:  # a read-only project: its path is all there is to know it by
-            fresh = path_id(self._root)
-        self._claim(fresh)
-        return fresh
+        with _alone_in(self._root / CHECKOUT_FILE.parent):  # of two first starts, both must find the same one
+            claimed = _read_id(self._root)
+            if claimed and not self._belongs_elsewhere(claimed):
+                self._claim(claimed)
+                return claimed
+            fresh = secrets.token_hex(ID_BYTES)
+            try:
+                write_atomic(self._root / CHECKOUT_FILE, f"{fresh}\n", mode=0o644)
+            except OSError:  # a read-only project: its path is all there is to know it by
+                fresh = path_id(self._root)
+            self._claim(fresh)
+            return fresh
 
     def _belongs_elsewhere(self, claimed: str) -> bool:
         home = read_json(sandbox_dir(claimed) / "state.json").get("path")
@@ -138,6 +139,24 @@ def path_id(root: Path) -> str:
     import hashlib
 
     return hashlib.sha256(str(root).encode()).hexdigest()[: 2 * ID_BYTES]
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder against other runs of astro, where its file system knows locks."""
+    import fcntl
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # not there yet
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _read_id(root: Path) -> str | None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
-
-from astro_cli.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from astro_cli.parse_report import ParseReport
 
@@ -25,7 +22,7 @@ DAG_SUFFIXES = (".py", ".zip")
 DEBOUNCE_MS = 300
 STEP_MS = 50
 VISIBLE_SECONDS = 10.0
-POLL_SECONDS = 0.1
+TICK_MS = 100
 
 
 @dataclass(frozen=True)
@@ -77,33 +74,47 @@ class Api(Protocol):
         """Have the file parsed now."""
 
 
-def refresh(api: Api, report: ParseReport, reaction: Reaction) -> float | None:
-    """Have Airflow parse the files at once, and wait until it has; None when it takes too long.
+class Refresh:
+    """Airflow's own parse of what was saved: asked for at once, then awaited in short looks.
 
     A file that Airflow does not know yet has no token, but any request makes it look at the whole folder.
-
-    Returns:
-        Seconds from the request to the moment when the API shows the new state.
     """
-    began = time.monotonic()
-    before = api.dag_files()
-    touched = {below_dags(file.path): file for file in report.files}
-    for token in {before[path][0] for path in touched if path in before}:
-        api.reparse(token)
-    news = [path for path, file in touched.items() if path not in before and file.dag_ids]
-    removed = [path for path in map(below_dags, reaction.removed) if path in before]
-    if (news or removed) and before:
-        api.reparse(next(iter(before.values()))[0])
-    expected = [path for path, file in touched.items() if not file.errors and file.dag_ids]
 
-    def current() -> bool | None:
-        now = api.dag_files()
-        parsed = all(path in now and now[path][1] != before.get(path, ("", ""))[1] for path in expected)
-        return True if parsed and not any(path in now for path in removed) else None
+    def __init__(self, api: Api, report: ParseReport, reaction: Reaction) -> None:
+        self._api = api
+        self._began = time.monotonic()
+        self._before = before = api.dag_files()
+        touched = {below_dags(file.path): file for file in report.files}
+        self._expected = [path for path, file in touched.items() if not file.errors and file.dag_ids]
+        self._removed = [path for path in map(below_dags, reaction.removed) if path in before]
+        tokens = {before[path][0] for path in touched if path in before}
+        if before and (self._removed or any(path not in before for path in self._expected)):
+            tokens.add(next(iter(before.values()))[0])
+        for token in sorted(tokens):
+            api.reparse(token)
 
-    if wait_until(current, seconds=VISIBLE_SECONDS, pause=POLL_SECONDS) is None:
-        return None
-    return time.monotonic() - began
+    @property
+    def seconds(self) -> float:
+        """Since the request."""
+        return time.monotonic() - self._began
+
+    @property
+    def tells(self) -> bool:
+        """Whether the API can show the new state: a broken file leaves the last good one in place."""
+        return bool(self._expected or self._removed)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it is no use to go on looking."""
+        return self.seconds > VISIBLE_SECONDS
+
+    def done(self) -> bool:
+        """Whether the API shows the new state now."""
+        now = self._api.dag_files()
+        parsed = all(
+            path in now and now[path][1] != self._before.get(path, ("", ""))[1] for path in self._expected
+        )
+        return parsed and not any(path in now for path in self._removed)
 
 
 def below_dags(path: str) -> str:
@@ -111,30 +122,31 @@ def below_dags(path: str) -> str:
     return path.removeprefix("dags/")
 
 
-def changes(root: Path) -> Iterator[Reaction]:
-    """Reactions to what is saved in the project, until Ctrl-C."""
+def changes(root: Path) -> Iterator[Reaction | None]:
+    """Reactions to what is saved in the project, until Ctrl-C; None whenever nothing was for a moment."""
     from watchfiles import Change, DefaultFilter, watch
 
     folders = [root / name for name in WATCHED if (root / name).is_dir()]
-    for batch in watch(*folders, watch_filter=DefaultFilter(), debounce=DEBOUNCE_MS, step=STEP_MS):
-        names = {(change, path) for change, path in batch if not _is_folder(root, path)}
-        gone = {_relative(root, path) for change, path in names if change == Change.deleted}
-        saved = {_relative(root, path) for _, path in names} - gone
-        # An editor that writes a new file and renames it deletes the old one first.
-        back = {path for path in gone if (root / path).exists()}
-        reaction = react(saved | back, gone - back)
-        if reaction != Reaction():
-            yield reaction
+    batches = watch(
+        *folders,
+        watch_filter=DefaultFilter(),
+        debounce=DEBOUNCE_MS,
+        step=STEP_MS,
+        rust_timeout=TICK_MS,
+        yield_on_timeout=True,
+    )
+    for batch in batches:
+        files = {(change, Path(path)) for change, path in batch if not Path(path).is_dir()}
+        saved = {path for _, path in files if path.exists()}
+        # An editor's temporary file comes and goes: nobody has known it.
+        gone = {path for change, path in files if change == Change.deleted} - saved
+        gone -= {path for change, path in files if change == Change.added}
+        reaction = react(_relative(root, saved), _relative(root, gone))
+        yield reaction if reaction != Reaction() else None
 
 
-def _relative(root: Path, path: str) -> str:
-    from pathlib import Path
-
-    return Path(path).relative_to(root).as_posix()
-
-
-def _is_folder(root: Path, path: str) -> bool:
-    return (root / path).is_dir()
+def _relative(root: Path, paths: Iterable[Path]) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in paths]
 
 
 def paths_to_parse(root: Path, reaction: Reaction) -> Sequence[str]:

@@ -35,6 +35,7 @@ _NOT_A_CAUSE = (
     "Dagrun Running",
     "Dag Not Paused",
     "Pool Slots Available",
+    "Task Instance Slots Available",
     "Not In Retry Period",
 )
 _WAITING = (NOT_STARTED, "scheduled", "queued", "up_for_reschedule")
@@ -323,7 +324,7 @@ def _failure(s: Snapshot) -> Iterator[Finding]:
         hint = f"add `{name}` to airflow_settings.yaml, `astro airflow object import`, then trigger it again"
         yield Finding("missing_variable", f"{subject} failed: the variable `{name}` is missing", hint)
     elif _OUT_OF_MEMORY.search(text):
-        message = f"{subject} was killed: out of memory"
+        message = f"{subject} was killed, most likely because memory ran out"
         yield Finding(
             "out_of_memory", message, "let the task take less, or give the engine more memory", last
         )

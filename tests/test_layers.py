@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "astro_cli"
 LAYERS = (
-    ("errors", "labels", "paths", "wait", "console", "ports", "yamlfile", "render", "hashing"),
+    ("errors", "labels", "paths", "wait", "console", "ports", "yamlfile", "render", "hashing", "process"),
     (
         "airflow",
         "services",
@@ -32,7 +32,7 @@ LAYERS = (
 KEEPERS = {
     "docker": {"runtime/docker_api.py"},
     "httpx": {"airflow_api.py"},
-    "subprocess": set(),
+    "subprocess": {"process.py", "runtime/standalone_postgres.py"},
     "typer": {"app.py", "cli.py"},
 }
 

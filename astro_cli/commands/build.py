@@ -28,5 +28,10 @@ def build(
             "airflow_version": environment.airflow_version,
             "built": environment.created,
         },
-        lambda: app.console.line(f"{what}: {environment.reference.removeprefix('sha256:')[:12]}"),
+        lambda: app.console.line(f"{what}: {_short(environment.reference)}"),
     )
+
+
+def _short(reference: str) -> str:
+    """An image's id as Docker shortens it; the folder of a Python environment as it is."""
+    return reference.removeprefix("sha256:")[:12] if reference.startswith("sha256:") else reference

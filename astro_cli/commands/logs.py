@@ -166,7 +166,8 @@ def _task_logs(app: App, request: LogRequest, shown: _Shown, *, follow: bool) ->
 
     def show() -> None:
         for task, number, lines in found:
-            console.note(f"task {task.label}, try {number}: {task.state}")
+            state = task.state if number == task.try_number else f"of {task.try_number}"
+            console.note(f"task {task.label}, try {number}{':' if number == task.try_number else ''} {state}")
             for line in lines:
                 _print_task_line(console, task.label if len(found) > 1 else "", 0, line, shown)
 

@@ -13,6 +13,7 @@ from astro_cli.commands.options import obj, started
 if TYPE_CHECKING:
     from astro_cli.console import Console
     from astro_cli.dag_test import TaskEvent
+    from astro_cli.inner_loop import TestResult
 
 COLOURS = {"success": "32", "running": "36", "failed": "31", "up_for_retry": "33", "upstream_failed": "31"}
 
@@ -58,11 +59,7 @@ def test(
     loop = InnerLoop(app.engine, app.sandbox.state.sandbox_id)
     result = loop.test(options, lambda event: _show(app.console, event), app.console.note)
     data = {**asdict(result), "dag_id": dag_id}
-    word = "succeeded" if result.exit_code == 0 else "failed"
-    ran = sum(event.seconds is not None for event in result.tasks)
-    app.console.result(
-        data, lambda: app.console.line(f"{dag_id} {word}: {ran} of {len(result.tasks)} tasks ran")
-    )
+    app.console.result(data, lambda: _show_result(app.console, dag_id, result))
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 
@@ -72,9 +69,19 @@ def _show(console: Console, event: TaskEvent) -> None:
         return
     state = event.line.split(maxsplit=1)[0]
     painted = console.style(state, COLOURS.get(state, "0"), console.err)
-    for text in event.log:
+    for text in event.log if console.verbose else ():
         console.note(f"  {event.task} | {text}")
     console.note(event.line.replace(state, painted, 1))
+
+
+def _show_result(console: Console, dag_id: str, result: TestResult) -> None:
+    """The logs of the tasks that failed, and how it ended."""
+    for event in result.tasks:
+        for text in event.log if event.state == "failed" and not console.verbose else ():
+            console.line(f"{event.task} | {text}")
+    word = "succeeded" if result.exit_code == 0 else "failed"
+    ran = sum(event.seconds is not None for event in result.tasks)
+    console.line(f"{dag_id} {word}: {ran} of {len(result.tasks)} tasks ran")
 
 
 def _conf(text: str | None) -> dict[str, Any] | None:

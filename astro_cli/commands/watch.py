@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from astro_cli.app import App
     from astro_cli.inner_loop import InnerLoop
     from astro_cli.parse_report import ParseReport
-    from astro_cli.watch import Reaction
+    from astro_cli.watch import Reaction, Refresh
 
 
 def watch(ctx: typer.Context) -> None:
@@ -26,7 +26,7 @@ def watch(ctx: typer.Context) -> None:
     from astro_cli.errors import AstroError
     from astro_cli.inner_loop import InnerLoop
     from astro_cli.services import base_url
-    from astro_cli.watch import WATCHED, Reaction, changes
+    from astro_cli.watch import WATCHED, changes
 
     app = obj(ctx)
     status = started(app)
@@ -36,20 +36,23 @@ def watch(ctx: typer.Context) -> None:
     with AirflowApi(base_url(status.port)) as api:
         _tell(app, loop.parse())
         app.console.note(f"watching {', '.join(WATCHED)} of {app.project.name}; Ctrl-C ends it")
+        refresh: Refresh | None = None
         try:
             for reaction in changes(app.project.root):
                 try:
-                    _act(app, loop, api, reaction)
+                    refresh = _act(app, loop, api, reaction) if reaction else _look(app, refresh)
                 except AstroError as exc:  # the next save may find Airflow well again
+                    refresh = None
                     app.console.warn(f"{exc.message}{f' ({exc.hint})' if exc.hint else ''}")
         except KeyboardInterrupt:
             app.console.note("no longer watching; the sandbox runs on")
             raise typer.Exit(0) from None
 
 
-def _act(app: App, loop: InnerLoop, api: AirflowApi, reaction: Reaction) -> None:
+def _act(app: App, loop: InnerLoop, api: AirflowApi, reaction: Reaction) -> Refresh | None:
+    """Parse, show what is wrong, and ask Airflow to parse as well."""
     from astro_cli.parse_report import ParseReport
-    from astro_cli.watch import paths_to_parse, refresh
+    from astro_cli.watch import Refresh, paths_to_parse
 
     console = app.console
     console.note(f"{time.strftime('%H:%M:%S')}  {', '.join([*reaction.parse, *reaction.removed]) or 'saved'}")
@@ -61,12 +64,20 @@ def _act(app: App, loop: InnerLoop, api: AirflowApi, reaction: Reaction) -> None
     for service in reaction.restart:
         console.note(f"restarting {service}: plugins have changed")
         app.sandbox.restart_service(service)
-    if not reaction.restart:
-        seconds = refresh(api, report, reaction)
-        if seconds is None:
-            console.warn("Airflow has not parsed the change yet; see `astro airflow logs dag-processor`")
-        else:
-            console.note(f"Airflow is up to date after {report.seconds + seconds:.1f} s")
+    return None if reaction.restart else Refresh(api, report, reaction)
+
+
+def _look(app: App, refresh: Refresh | None) -> Refresh | None:
+    """Say when Airflow shows the new state; returns what is still awaited."""
+    if refresh is None or not refresh.tells:
+        return None
+    if refresh.done():
+        app.console.note(f"Airflow is up to date, {refresh.seconds:.1f} s after the request")
+        return None
+    if refresh.overdue:
+        app.console.warn("Airflow has not parsed the change yet; see `astro airflow logs dag-processor`")
+        return None
+    return refresh
 
 
 def _tell(app: App, report: ParseReport) -> None:

@@ -132,7 +132,7 @@ def build(
         try:
             report = _attempt(client, request, log, on_event)
         except _SettingsGone:  # another build with the same settings ended and took their image away
-            report = _attempt(client, request, log, on_event)
+            report = _second_attempt(client, request, log, on_event)
         except _NoMounts:
             plain = replace(settings, ca_bundle=b"", pip_conf="", uv_toml="", apt_mirror="")
             report = _attempt(client, replace(request, settings=plain), log, on_event, mounts=False)
@@ -150,6 +150,18 @@ class _SettingsGone(Exception):
 
 class _NoMounts(Exception):
     """The builder does not know `--mount`: without it the build can still work."""
+
+
+def _second_attempt(
+    client: BuildClient, request: BuildRequest, log: TextIO, on_event: Callable[[BuildEvent], None]
+) -> _Report:
+    try:
+        return _attempt(client, request, log, on_event)
+    except _SettingsGone as exc:
+        raise AstroError(
+            f"the engine does not find the build settings that it was given: {exc}",
+            hint="try again; if it stays, another engine or a newer version of this one may do",
+        ) from exc
 
 
 def _attempt(
@@ -205,7 +217,7 @@ def _attempt(
         if mounts and re.search(r"--mount option requires BuildKit|[Uu]nknown flag: mount", report.error):
             raise _NoMounts
         if BUILD_SETTINGS_IMAGE in report.error or BUILD_SETTINGS_IMAGE in report.failed_name:
-            raise _SettingsGone
+            raise _SettingsGone(report.error)
         raise _explain(report, dockerfile, tuple(f"ARG {k}={v}" for k, v in arguments.items()))
     return report
 
@@ -215,7 +227,6 @@ def _bring_settings(client: BuildClient, url: str, settings: HostSettings, name:
 
     A build removes its own image by id: another one at work may have brought the same name since.
     """
-    repository, tag = name.rsplit(":", 1)
     with tempfile.TemporaryFile() as archive:
         write_context(
             (ContextFile(file, content=content) for file, content in settings.files().items()), archive
@@ -226,8 +237,7 @@ def _bring_settings(client: BuildClient, url: str, settings: HostSettings, name:
             data=archive,
             params={
                 "fromSrc": "-",
-                "repo": repository,
-                "tag": tag,
+                "repo": name,  # with its tag: Podman overlooks a separate one
                 "changes": f"LABEL {labels.KIND}=build-settings",
             },
             headers={"Content-Type": "application/tar"},

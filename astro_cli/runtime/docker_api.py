@@ -275,7 +275,8 @@ def _explained(exc: docker.errors.APIError) -> AstroError:
             details=(text,),
         )
     return AstroError(
-        f"the Docker engine refused: {text}", hint="run the same command again; the engine's own log may say more"
+        f"the Docker engine refused: {text}",
+        hint="run the same command again; the engine's own log may say more",
     )
 
 

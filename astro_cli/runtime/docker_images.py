@@ -135,7 +135,13 @@ class ImageBuilder:
                 arguments=arguments,
                 settings=self._host,
             )
-            ids.append(self._build(request, f"engine-{target}", what, report))
+            try:
+                ids.append(self._build(request, f"engine-{target}", what, report))
+            except ProjectError as exc:
+                if "base image" in exc.message:
+                    origin = self._settings.origin_of("image.base").origin
+                    exc.hint = f"check the setting image.base ({origin}), and that `docker pull {base}` works"
+                raise
         return ids[0]
 
     def _build(self, request: BuildRequest, log_name: str, what: str, report: Report) -> str:

@@ -34,17 +34,16 @@ def read(reader: EngineReader, containers: Mapping[str, str], query: LogQuery) -
         for name, container_id in containers.items()
         if not query.services or _may_hold(name, query.services)
     }
-    past = _last(
-        heapq.merge(
-            *(_lines(reader, name, i, query, follow=False) for name, i in chosen.items()),
-            key=lambda line: line.timestamp,
-        ),
-        query.tail,
-    )
     newest = ""
-    for line in past:
-        newest = max(newest, line.timestamp)
-        yield line
+
+    def past() -> Iterator[LogLine]:
+        nonlocal newest
+        streams = (_lines(reader, name, i, query, follow=False) for name, i in chosen.items())
+        for line in heapq.merge(*streams, key=lambda line: line.timestamp):
+            newest = max(newest, line.timestamp)
+            yield line
+
+    yield from _last(past(), query.tail)
     if query.follow and chosen:
         yield from _follow(reader, chosen, query, after=newest)
 

@@ -45,11 +45,13 @@ class _UnixConnection(http.client.HTTPConnection):
 class EngineReader:
     """Sends GET requests to one engine.
 
-    Every method raises `EngineError` when the engine does not answer, or refuses us, and `NotFound` for a 404.
+    Every method raises `EngineError` when the engine does not answer (within `patience` seconds), or refuses us,
+    and `NotFound` for a 404.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, patience: float = ANSWER_SECONDS) -> None:
         self.endpoint = endpoint
+        self._patience = patience
 
     def info(self) -> EngineInfo:
         """What answers."""
@@ -71,7 +73,7 @@ class EngineReader:
 
     def read(self, path: str, /, **query: str) -> bytes:
         """The whole body of the answer to `GET path`."""
-        return b"".join(self.stream(path, timeout=ANSWER_SECONDS, **query))
+        return b"".join(self.stream(path, timeout=self._patience, **query))
 
     def stream(self, path: str, /, *, timeout: float | None = None, **query: str) -> Iterator[bytes]:
         """The body of the answer, as it arrives. `timeout` in seconds is for each read; None waits for ever."""

@@ -782,7 +782,19 @@ def _read_log(log: Any) -> list[str]:
     log.seek(0)
     text = log.read().decode("utf-8", "replace")
     log.seek(0, os.SEEK_END)
-    return [line for line in text.splitlines() if not NOISE.search(line)]
+    return list(readable(text.splitlines()))
+
+
+def readable(lines: Sequence[str]) -> Iterator[str]:
+    """A task's log without what speaks of Airflow's own work, its frames in tracebacks included."""
+    hidden = False
+    for line in lines:
+        if line.startswith("  File "):
+            hidden = "/site-packages/airflow/" in line
+        elif not line.startswith("    "):
+            hidden = False
+        if not hidden and not NOISE.search(line):
+            yield line
 
 
 # --------------------------------------------------------------------------------------------------- pytest

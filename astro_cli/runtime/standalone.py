@@ -88,7 +88,11 @@ class StandaloneEngine:
         return EngineInfo("standalone", astro_cli.__version__, system, "local processes")
 
     def prepare(
-        self, project: Project, sandbox_id: str, options: PrepareOptions, report: Report
+        self,
+        project: Project,
+        sandbox_id: str,  # noqa: ARG002 - environments are shared by all sandboxes
+        options: PrepareOptions,
+        report: Report,
     ) -> Environment:
         """See `Engine.prepare`."""
         if options.image_name is not None:
@@ -154,9 +158,6 @@ class StandaloneEngine:
         _end_leftovers(folder)
         if self._database_url is None:
             _check_database(folder, environment)
-        for port in (stack.port, stack.database_port):
-            if port is not None and not ports.is_free(port):
-                raise PortTakenError(port)
         if self._database_url is None and not (folder / "database").exists():
             changes.append(NEW_DATABASE)
             made_by = {"airflow": environment.airflow_version, "postgres": POSTGRES_MAJOR}
@@ -166,18 +167,31 @@ class StandaloneEngine:
         (folder / "status.json").unlink(missing_ok=True)
         make_private_dir(folder / "airflow")
         make_private_dir(_socket_folder(stack.sandbox_id))
-        write_atomic(folder / "sandbox.json", json.dumps(_marks(stack, environment, config_hash)))
         report.step("start the services")
-        python = Path(environment.reference) / "bin/python"
-        started = process.leave_behind(
-            [str(python), str(SUPERVISOR), "run", str(folder)],
-            env=self._process_environment(environment.reference, stack.environment),
-            cwd=stack.root,
-            log=folder / "log",
-        )
-        write_atomic(folder / "supervisor.json", json.dumps({"pid": started.pid, "started": started.started}))
+        self._start(folder, stack, environment, config_hash)
         changes.append(Change("start", "services"))
         return tuple(changes)
+
+    def _start(self, folder: Path, stack: Stack, environment: Environment, config_hash: str) -> None:
+        """Start the supervisor, unless a port is taken.
+
+        Seconds pass until the web UI listens: a port also belongs to the sandbox that has it written down.
+        """
+        from filelock import FileLock
+
+        with FileLock(state_dir() / "standalone.lock"):
+            for port in (stack.port, stack.database_port):
+                if port is not None and (self.port_holder(port) or not ports.is_free(port)):
+                    raise PortTakenError(port)
+            write_atomic(folder / "sandbox.json", json.dumps(_marks(stack, environment, config_hash)))
+            started = process.leave_behind(
+                [f"{environment.reference}/bin/python", str(SUPERVISOR), "run", str(folder)],
+                env=self._process_environment(environment.reference, stack.environment),
+                cwd=stack.root,
+                log=folder / "log",
+            )
+            kept = {"pid": started.pid, "started": started.started}
+            write_atomic(folder / "supervisor.json", json.dumps(kept))
 
     def _files(self, stack: Stack, environment: Environment, folder: Path) -> dict[str, str]:
         """The supervisor's files, all private: the environment holds secrets, and so does the database's."""
@@ -270,7 +284,10 @@ class StandaloneEngine:
         return None
 
     def status(
-        self, sandbox_id: str | None = None, *, memory: bool = False  # noqa: ARG002 - it costs nothing here
+        self,
+        sandbox_id: str | None = None,
+        *,
+        memory: bool = False,  # noqa: ARG002 - it costs nothing here
     ) -> tuple[SandboxStatus, ...]:
         """See `Engine.status`."""
         folders = [_folder(sandbox_id)] if sandbox_id else _all_folders()

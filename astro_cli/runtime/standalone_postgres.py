@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 NOBODY = 65534
 DATABASE = "airflow"
@@ -88,7 +88,8 @@ def serve(config: ServerConfig) -> None:
         if os.geteuid() == 0:
             _give_away(half_done)
         half_done.rename(data)
-    remove_stale_lock(data)
+    for lock in (data / "postmaster.pid", Path(config["socket"], ".s.PGSQL.5432.lock")):
+        remove_stale_lock(lock, data)
     access = data.parent / "pg_hba.conf"
     access.write_text(ACCESS, encoding="ascii")
     drop_root()
@@ -127,16 +128,18 @@ def _flags(options: dict[str, str]) -> list[str]:
     return [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
 
 
-def remove_stale_lock(data: Path) -> None:
-    """Remove the `postmaster.pid` of a killed server whose process id belongs to somebody else by now."""
-    lock = data / "postmaster.pid"
+def remove_stale_lock(lock: Path, data: Path) -> None:
+    """Remove the lock file of a killed server; by its process id alone Postgres may take it for a living one.
+
+    The id may belong to another program by now, or to a zombie where nobody reaps them, as in some containers.
+    """
     try:
         pid = int(lock.read_text(encoding="utf-8").split()[0])
     except (OSError, ValueError, IndexError):
         return
     if sys.platform != "linux":
         return
-    try:  # a server works in its data folder
+    try:  # a server works in its data folder, and a zombie nowhere
         ours = Path(f"/proc/{pid}/cwd").resolve(strict=True) == data.resolve()
     except OSError:
         ours = False
@@ -148,22 +151,21 @@ def remove_stale_lock(data: Path) -> None:
 
 
 def make_template(folder: Path, postgres: Path, migrate: Sequence[str]) -> None:
-    """Make a cluster whose database `airflow` is migrated by `migrate`, which finds the address in its environment."""
+    """Make a cluster whose database `airflow` is migrated by `migrate`; its environment tells the address."""
     data = folder.absolute()
     data.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(data, NOBODY, NOBODY)
     tools = postgres / "bin"
-    _as_owner(
-        [str(tools / "initdb"), f"--pgdata={data}", "--username=postgres", "--encoding=UTF8", "--locale=C"]
-        + ["--wal-segsize=4", "--auth=trust", "--no-instructions", "--no-sync"]
-    )
+    options = ("--username=postgres", "--encoding=UTF8", "--locale=C", "--wal-segsize=4", "--auth=trust")
+    _as_owner([str(tools / "initdb"), f"--pgdata={data}", *options, "--no-instructions", "--no-sync"])
     socket = data if len(str(data)) < 80 else None
     with _short_folder(socket) as place:
-        options = {**OPTIONS, "fsync": "off", "full_page_writes": "off", "min_wal_size": "8MB"}
-        options |= {"listen_addresses": "", "unix_socket_directories": str(place)}
+        quick = {"fsync": "off", "full_page_writes": "off", "min_wal_size": "8MB"}
+        reach = {"listen_addresses": "", "unix_socket_directories": str(place)}
         server = subprocess.Popen(  # noqa: S603
-            [str(tools / "postgres"), "-D", str(data), *_flags(options)], preexec_fn=drop_root
+            [str(tools / "postgres"), "-D", str(data), *_flags({**OPTIONS, **quick, **reach})],
+            preexec_fn=drop_root,
         )
         try:
             psql = [str(tools / "psql"), "-h", str(place), "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-q"]
@@ -184,7 +186,7 @@ def make_template(folder: Path, postgres: Path, migrate: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _short_folder(folder: Path | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _short_folder(folder: Path | None) -> Iterator[Path]:
     """`folder`, or a temporary one: the path of a socket has room for about a hundred bytes."""
     import tempfile
 

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ PREFERRED = ((3, 13), (3, 12), (3, 14), (3, 11), (3, 10))
 """Pythons that Airflow runs on, the best first: 3.13 is the engine image's."""
 
 COMPLETE = "complete.json"
+CONSTRAINTS = "constraints.txt"
 _NETWORK = ("error sending request", "dns error", "Failed to fetch", "tls handshake", "Network connectivity")
 
 
@@ -109,7 +110,7 @@ class Workshop:
                 return Made(found, created=False)
             folder = shelf / f"{inputs.key}-{secrets.token_hex(4)}"
             try:
-                self._make_environment(folder, inputs, report)
+                self._make_environment(folder, inputs, report, in_use)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -118,24 +119,35 @@ class Workshop:
                     shutil.rmtree(other, ignore_errors=True)
         return Made(folder, created=True)
 
-    def _make_environment(self, folder: Path, inputs: Inputs, report: Report) -> None:
+    def _make_environment(self, folder: Path, inputs: Inputs, report: Report, in_use: Sequence[str]) -> None:
+        if inputs.requirements is None:
+            python = self._install_airflow(folder, inputs, report)
+        else:
+            # The bare environment is shared by links, so that a changed requirement costs no new installation.
+            bare = self.environment(replace(inputs, requirements=None), report, in_use=in_use).folder
+            report.step(f"install the packages of {inputs.requirements.name}")
+            shutil.copytree(
+                bare, folder, symlinks=True, copy_function=_link, ignore=shutil.ignore_patterns(COMPLETE)
+            )
+            python = folder / "bin/python"
+            self._install_requirements(python, bare / CONSTRAINTS, inputs.requirements, report)
+        version = process.run([str(python), "-c", "import platform; print(platform.python_version())"])
+        made = {"airflow": inputs.airflow_version, "python": version.output.strip()}
+        write_atomic(folder / COMPLETE, json.dumps(made))
+
+    def _install_airflow(self, folder: Path, inputs: Inputs, report: Report) -> Path:
         interpreter = self._interpreter(inputs.python)
-        report.step(f"install Airflow {inputs.airflow_version} for {interpreter} (once)")
-        self._uv(["venv", "--quiet", "--no-project", "--python", interpreter, str(folder)], report)
+        report.step(f"install Airflow {inputs.airflow_version} with {interpreter} (once)")
+        self._uv(
+            ["venv", "--quiet", "--no-project", "--relocatable", "--python", interpreter, str(folder)], report
+        )
         python = folder / "bin/python"
         install = ["pip", "install", "--python", str(python), "--compile-bytecode"]
         self._uv([*install, "--require-hashes", "-r", str(inputs.lock)], report)
         frozen = self._uv(["pip", "freeze", "--python", str(python)], report)
-        constraints = folder / "constraints.txt"
-        constraints.write_text(
-            "\n".join(line for line in frozen.lines if "==" in line) + "\n", encoding="utf-8"
-        )
-        if inputs.requirements is not None:
-            report.step(f"install the packages of {inputs.requirements.name}")
-            self._install_requirements(python, constraints, inputs.requirements, report)
-        version = process.run([str(python), "-c", "import platform; print(platform.python_version())"])
-        made = {"airflow": inputs.airflow_version, "python": version.output.strip()}
-        write_atomic(folder / COMPLETE, json.dumps(made))
+        pins = (line for line in frozen.lines if "==" in line)
+        (folder / CONSTRAINTS).write_text("\n".join(pins) + "\n", encoding="utf-8")
+        return python
 
     def _install_requirements(
         self, python: Path, constraints: Path, requirements: Path, report: Report
@@ -321,8 +333,12 @@ _ASTRAY = {
 _ASTRAY |= {"UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "FORCE_COLOR"}
 
 
-def requirement_lines(path: Path) -> tuple[str, ...]:
-    """What a requirements file asks for, without comments, with the files it includes; changes of these count."""
+def requirement_lines(path: Path, including: tuple[Path, ...] = ()) -> tuple[str, ...]:
+    """What a requirements file asks for, without comments, with the files it includes; changes of these count.
+
+    Args:
+        including: the files that have led here, which are not read again.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -336,8 +352,8 @@ def requirement_lines(path: Path) -> tuple[str, ...]:
         included = re.match(r"(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", line)
         if included and "://" not in included[1]:
             other = path.parent / included[1]
-            if other.is_file() and other != path:
-                lines += requirement_lines(other)
+            if other.is_file() and other not in (path, *including):
+                lines += requirement_lines(other, (path, *including))
     return tuple(lines)
 
 
@@ -358,6 +374,14 @@ def missing_packages(path: Path) -> tuple[str, ...] | None:
         if asked.code or "installed" not in asked.output.split():
             missing.append(name)
     return tuple(missing)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, which no installer writes into, only replaces; a copy where links cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _newest(shelf: Path, key: str) -> Path | None:

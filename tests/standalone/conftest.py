@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,13 @@ _UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"
 )
 NO_DOCKER = "unix:///nowhere/docker.sock"
+
+
+def free_port() -> int:
+    """One that no other program will choose: the usual ones are in use on a machine that runs several tests."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +52,7 @@ def make_project(user: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str
 
     def make(name: str) -> Astro:
         Astro(tmp_path, user)("airflow", "init", name)
-        made.append(Astro(tmp_path / name, user))
+        made.append(Astro(tmp_path / name, {**user, "ASTRO_SANDBOX_PORT": str(free_port())}))
         return made[-1]
 
     yield make

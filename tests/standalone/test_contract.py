@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine.astro import Astro, environment, get, run_dag, wait_for_dag
+from tests.standalone.conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ def shop(
         environ = environment(tmp_path_factory.mktemp("home"), request.getfixturevalue("engine_url"))
     else:
         environ = request.getfixturevalue("user")
-    environ = {**environ, "ASTRO_ENGINE": engine}
+    environ = {**environ, "ASTRO_ENGINE": engine, "ASTRO_SANDBOX_PORT": str(free_port())}
     parent = tmp_path_factory.mktemp("projects")
     Astro(parent, environ)("airflow", "init", "shop")
     astro = Astro(parent / "shop", environ)

@@ -9,12 +9,14 @@ import shutil
 import signal
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.engine.astro import COMMAND, START_SECONDS, Astro, get
+from tests.standalone.conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,12 +127,22 @@ def test_a_process_id_that_was_given_to_another_program_is_not_taken_for_the_sup
 
 
 def test_two_projects_run_side_by_side_and_the_second_installs_nothing(make_project: Callable[[str], Astro]):
-    first, second = make_project("first"), make_project("second")
-    first.start()
+    first, second = (
+        replace(astro, environ={k: v for k, v in astro.environ.items() if k != "ASTRO_SANDBOX_PORT"})
+        for astro in (make_project("first"), make_project("second"))
+    )
+    port = free_port()
+    for astro in (first, second):
+        astro("airflow", "build")
+        remembered = state_folder(astro).parent / "state.json"
+        remembered.write_text(json.dumps({**json.loads(remembered.read_text()), "port": port}))
+    first("start", "--no-browser", "--no-wait")  # its web UI does not listen yet
     told = second.start()
     assert told["built"] is False
+    first.start()
     one, other = first.json("airflow", "ps"), second.json("airflow", "ps")
-    assert one["port"] != other["port"]
+    assert one["port"] == port
+    assert other["port"] > port
     assert {sandbox["project_name"] for sandbox in first.json("airflow", "list")["sandboxes"]} >= {
         "first",
         "second",

@@ -1,0 +1,178 @@
+"""`astro airflow object import|export|validate|diff`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from astro_cli.commands.options import EnvFiles, SettingsFile, obj, started
+
+if TYPE_CHECKING:
+    from astro_cli.app import App
+    from astro_cli.objects import Objects
+    from astro_cli.objects_sync import ObjectsFile
+
+Connections = Annotated[bool, typer.Option("--connections", "-c", help="Connections only.")]
+Variables = Annotated[bool, typer.Option("--variables", "-v", help="Variables only.")]
+Pools = Annotated[bool, typer.Option("--pools", "-p", help="Pools only.")]
+
+
+def import_objects(
+    ctx: typer.Context,
+    connections: Connections = False,
+    variables: Variables = False,
+    pools: Pools = False,
+    settings_file: SettingsFile = None,
+    env: EnvFiles = None,
+) -> None:
+    """Write the file's connections, variables and pools to the sandbox; what only the sandbox has stays."""
+    from astro_cli import objects_sync
+    from astro_cli.runs import connect
+
+    app = obj(ctx)
+    file = _file(app, settings_file, env, connections, variables, pools)
+    with connect(started(app)) as api:
+        written = objects_sync.import_objects(api, file)
+    app.console.result(
+        _names(written), lambda: app.console.line(f"wrote {_counted(written)} from {file.path.name}")
+    )
+
+
+def export(
+    ctx: typer.Context,
+    connections: Connections = False,
+    variables: Variables = False,
+    pools: Pools = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write to FILE. Default: stdout", show_default=False
+        ),
+    ] = None,
+    show_secrets: Annotated[
+        bool,
+        typer.Option("--show-secrets", help="Write secrets, as far as Airflow or your own file tells them."),
+    ] = False,
+    settings_file: SettingsFile = None,
+    env: EnvFiles = None,
+) -> None:
+    """Show the sandbox's connections, variables and pools as a file, with ${NAME} for secrets."""
+    from astro_cli import objects_sync
+    from astro_cli.paths import write_atomic
+    from astro_cli.runs import connect
+
+    app = obj(ctx)
+    console = app.console
+    file = _file(app, settings_file, env, connections, variables, pools)
+    with connect(started(app)) as api:
+        exported, found, problem = objects_sync.export_objects(api, file, show_secrets=show_secrets)
+    if problem:
+        console.warn(f"the references of {file.path.name} were not kept, for it cannot be read: {problem}")
+    for what in exported.left_out:
+        console.warn(f"left out: {what}")
+    if exported.references:
+        reason = (
+            "Airflow's API does not give these secrets away" if show_secrets else "secrets are not written"
+        )
+        console.warn(f"{reason}; set in .env: {', '.join(exported.references)}")
+    told = {
+        **_names(found),
+        "text": exported.text,
+        "new_references": list(exported.references),
+        "kept_references": list(exported.kept),
+        "left_out": list(exported.left_out),
+        "file": None if output is None else str(output.absolute()),
+    }
+    if output is None:
+        console.result(told, lambda: console.line(exported.text.rstrip("\n")))
+        return
+    if output.exists() and not app.confirm(
+        f"{output} exists, and would be replaced with its comments. Go on?"
+    ):
+        console.result({**told, "file": None}, lambda: console.line("nothing was written"))
+        return
+    write_atomic(output.absolute(), exported.text)
+    console.result(told, lambda: console.line(f"wrote {_counted(found)} to {output}"))
+
+
+def validate(
+    ctx: typer.Context,
+    settings_file: SettingsFile = None,
+    env: EnvFiles = None,
+) -> None:
+    """Check the objects file; needs no sandbox. Exit 3 with the line if something is wrong."""
+    app = obj(ctx)
+    file = _file(app, settings_file, env)
+    objects = file.read()
+    app.console.result(
+        {"file": str(file.path), **_names(objects)},
+        lambda: app.console.line(f"{file.path.name} is valid: {_counted(objects)}"),
+    )
+
+
+def diff(
+    ctx: typer.Context,
+    connections: Connections = False,
+    variables: Variables = False,
+    pools: Pools = False,
+    settings_file: SettingsFile = None,
+    env: EnvFiles = None,
+) -> None:
+    """Compare the file with the sandbox; exit 1 if they differ. No value of a secret is shown or compared."""
+    from astro_cli import objects_sync
+    from astro_cli.runs import connect
+
+    app = obj(ctx)
+    console = app.console
+    file = _file(app, settings_file, env, connections, variables, pools)
+    with connect(started(app)) as api:
+        found = objects_sync.compare_objects(api, file)
+
+    def show() -> None:
+        for each in found.differences:
+            console.line(f"{each.collection.removesuffix('s')} {each.name}: {each.what}")
+        if not found.differences:
+            console.line(f"{file.path.name} and the sandbox are the same")
+        if found.not_compared:
+            console.note(f"not compared, since Airflow masks them: {', '.join(found.not_compared)}")
+
+    console.result({"same": not found.differences, **asdict(found)}, show)
+    if found.differences:
+        raise typer.Exit(1)
+
+
+def _file(
+    app: App,
+    settings_file: Path | None,
+    env: list[Path] | None,
+    connections: bool = True,
+    variables: bool = True,
+    pools: bool = True,
+) -> ObjectsFile:
+    """The objects file of the project or the one given; no collection chosen means all."""
+    from astro_cli.objects_sync import COLLECTIONS, FILE, ObjectsFile
+
+    chosen = {"connections": connections, "variables": variables, "pools": pools}
+    return ObjectsFile(
+        root=app.project.root,
+        path=settings_file or app.project.root / FILE,
+        environ=app.environ,
+        env_files=env or (),
+        collections=tuple(name for name, is_chosen in chosen.items() if is_chosen) or COLLECTIONS,
+    )
+
+
+def _names(objects: Objects) -> dict[str, Any]:
+    return {
+        "connections": [each.conn_id for each in objects.connections],
+        "variables": [each.name for each in objects.variables],
+        "pools": [each.name for each in objects.pools],
+    }
+
+
+def _counted(objects: Objects) -> str:
+    counts = [(len(names), collection) for collection, names in _names(objects).items()]
+    return ", ".join(f"{n} {word if n != 1 else word.removesuffix('s')}" for n, word in counts)

@@ -1,0 +1,126 @@
+"""What a saved file means, and when Airflow is up to date."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from astro_cli.parse_report import ParseReport, read_report
+from astro_cli.watch import PLUGIN_SERVICES, Reaction, Refresh, changes, react
+
+
+@pytest.mark.parametrize(
+    ("saved", "gone", "expected"),
+    [
+        (["dags/a.py"], [], Reaction(parse=("dags/a.py",))),
+        (["dags/b.py", "dags/sub/a.py"], [], Reaction(parse=("dags/b.py", "dags/sub/a.py"))),
+        (["dags/new.py"], ["dags/old.py"], Reaction(parse=("dags/new.py",), removed=("dags/old.py",))),
+        ([], ["dags/old.py"], Reaction(removed=("dags/old.py",))),
+        (["include/sql/a.sql"], [], Reaction(parse=("dags",))),
+        (["dags/config.yaml"], [], Reaction(parse=("dags",))),
+        (["plugins/timetable.py"], [], Reaction(parse=("dags",), restart=PLUGIN_SERVICES)),
+        (["plugins/README.md"], [], Reaction()),
+        ([], [], Reaction()),
+    ],
+)
+def test_a_saved_file_concerns_itself_and_a_shared_one_concerns_all(
+    saved: list[str], gone: list[str], expected: Reaction
+):
+    assert react(saved, gone) == expected
+
+
+class FakeApi:
+    """An Airflow with these files, each at its version."""
+
+    def __init__(self, **files: int) -> None:
+        self.files = files
+        self.asked: list[str] = []
+
+    def dag_files(self) -> dict[str, tuple[str, str]]:
+        return {f"{name}.py": (f"token-{name}", str(version)) for name, version in self.files.items()}
+
+    def reparse(self, token: str) -> None:
+        self.asked.append(token)
+
+
+def parsed(*names: str, broken: bool = False) -> ParseReport:
+    errors = [{"kind": "import", "message": "no"}] if broken else []
+    lines = [
+        json.dumps(
+            {
+                "type": "file",
+                "path": f"dags/{name}.py",
+                "dags": [] if broken else [{"dag_id": name, "tasks": 1, "file": ""}],
+                "errors": errors,
+            }
+        )
+        for name in names
+    ]
+    return read_report([*lines, '{"type": "end", "files": 1, "seconds": 0.1}'])
+
+
+def test_an_edited_file_is_parsed_again_and_awaited():
+    api = FakeApi(a=1, b=1)
+    refresh = Refresh(api, parsed("a"), Reaction(parse=("dags/a.py",)))
+    assert api.asked == ["token-a"]
+    assert not refresh.done()
+    api.files["a"] = 2
+    assert refresh.done()
+
+
+def test_a_new_file_has_no_token_so_another_one_makes_airflow_look():
+    api = FakeApi(a=1)
+    refresh = Refresh(api, parsed("new"), Reaction(parse=("dags/new.py",)))
+    assert api.asked == ["token-a"]
+    assert not refresh.done()
+    api.files["new"] = 1
+    assert refresh.done()
+
+
+def test_a_removed_file_is_awaited_until_it_is_gone():
+    api = FakeApi(a=1, old=1)
+    refresh = Refresh(api, ParseReport((), 0.0), Reaction(removed=("dags/old.py",)))
+    assert api.asked
+    assert not refresh.done()
+    del api.files["old"]
+    assert refresh.done()
+
+
+def test_a_broken_file_is_reparsed_so_that_the_ui_shows_it_but_nothing_is_awaited():
+    api = FakeApi(a=1)
+    refresh = Refresh(api, parsed("a", broken=True), Reaction(parse=("dags/a.py",)))
+    assert api.asked == ["token-a"]
+    assert not refresh.tells
+
+
+def test_saved_added_and_removed_files_of_a_real_folder_are_seen(tmp_path: Path):
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags/old.py").write_text("old")
+    seen: list[Reaction] = []
+    watching = threading.Event()
+
+    def look() -> None:
+        end = time.monotonic() + 20
+        for reaction in changes(tmp_path):
+            watching.set()
+            if reaction:
+                seen.append(reaction)
+            done = {path for each in seen for path in each.removed} == {"dags/old.py"}
+            if done or time.monotonic() > end:
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    assert watching.wait(20)
+    (tmp_path / "dags/new.py").write_text("new")
+    (tmp_path / "dags/4913~").write_text("an editor's own")
+    (tmp_path / "dags/4913~").unlink()
+    time.sleep(0.5)
+    (tmp_path / "dags/old.py").unlink()
+    thread.join(30)
+    assert {path for each in seen for path in each.parse} == {"dags/new.py"}
+    assert {path for each in seen for path in each.removed} == {"dags/old.py"}
