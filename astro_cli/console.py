@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
@@ -163,7 +164,8 @@ class Progress:
         if self._status is not None:
             from rich.markup import escape
 
-            self._status.update(f"{escape(self._step)} [dim]{self._elapsed()}  {escape(text[:100])}[/dim]")
+            room = max(shutil.get_terminal_size().columns - len(self._step) - 12, 20)  # one line, never two
+            self._status.update(f"{escape(self._step)} [dim]{self._elapsed()}  {escape(text[:room])}[/dim]")
         elif self._console.verbose:
             self._console.note(f"         {text}")
 

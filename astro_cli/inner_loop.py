@@ -55,6 +55,7 @@ class TestResult:
 
     state: str
     run_id: str | None
+    logical_date: str | None
     tasks: tuple[TaskEvent, ...]
     exit_code: int
 
@@ -121,7 +122,7 @@ class InnerLoop:
         if last["type"] not in ("end", "plain"):
             raise _test_error(options, last)
         state = str(last.get("state") or ("success" if code == 0 else "failed"))
-        return TestResult(state, last.get("run_id"), tuple(tasks.values()), code)
+        return TestResult(state, last.get("run_id"), last.get("logical_date"), tuple(tasks.values()), code)
 
     def pytest(self, arguments: Sequence[str], environment: Mapping[str, str], *, interactive: bool) -> int:
         """Run the project's tests, their output on this terminal; pytest's exit code."""

@@ -360,7 +360,9 @@ class Sandbox:
                 hint="raise the version in the Dockerfile's FROM line, or delete the sandbox's data with "
                 "`astro airflow kill`",
             )
-        report.detail(", ".join(f"{s.name} {s.health or s.state}" for s in status.services))
+        late = [service.name for service in status.services if service.health != "healthy"]
+        well = len(status.services) - len(late)
+        report.detail(f"{well} of {len(status.services)} healthy{', not yet ' if late else ''}{', '.join(late)}")
         dead = next((service for service in status.services if service.died), None)
         if dead is not None:
             raise self._death_error(dead)

@@ -35,6 +35,10 @@ def write(name: str, content: str | bytes) -> Prepare:
     return lambda project: (project / name).write_bytes(data)
 
 
+def objects(text: str) -> Prepare:
+    return write(OBJECTS, "airflow:\n  " + text + "\n")
+
+
 def append(name: str, content: str) -> Prepare:
     return lambda project: (project / name).write_text((project / name).read_text() + content)
 
@@ -65,6 +69,7 @@ def nothing_there(project: Path) -> None:
 CONFIG = ".astro/config.yaml"
 GOOD_CONFIG = "project:\n  id: abcdef0123\n  name: shop\n"
 OBJECTS = "airflow_settings.yaml"
+ENGINE = "localhost/astro/airflow"
 
 COMMAND_LINES = [
     Bad("nope", USAGE, "no command `nope`"),
@@ -222,14 +227,14 @@ OBJECT_FILES = [
     Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "- 1\n")),
     Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, b"\x00\x00")),
     Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, b"\x89PNG\r\n\x1a\n")),
-    Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "airflow:\n  variables:\n    - variable_name: a\n      variable_value: ${NOT_SET_ANYWHERE}\n")),
-    Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "airflow:\n  pools:\n    - pool_name: a\n      pool_slot: many\n")),
-    Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "airflow:\n  pools:\n    - pool_name: a\n      pool_slot: -7\n")),
-    Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "airflow:\n  pools:\n    - pool_slot: 1\n")),
-    Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "airflow:\n  pools:\n    - pool_name: a\n      pool_name: b\n")),
-    Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "airflow:\n  connections:\n    - conn_id: a\n")),
-    Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "airflow:\n  connections:\n    - conn_id: a\n      conn_type: http\n      conn_prot: 1\n")),
-    Bad("airflow start", PROJECT, OBJECTS, write(OBJECTS, "airflow:\n  connections: 5\n")),
+    Bad("airflow start", PROJECT, OBJECTS, objects("variables: [{variable_name: a, variable_value: '${UNSET}'}]")),
+    Bad("airflow start", PROJECT, OBJECTS, objects("pools: [{pool_name: a, pool_slot: many}]")),
+    Bad("airflow start", PROJECT, OBJECTS, objects("pools: [{pool_name: a, pool_slot: -7}]")),
+    Bad("airflow start", PROJECT, OBJECTS, objects("pools: [{pool_slot: 1}]")),
+    Bad("airflow start", PROJECT, OBJECTS, objects("pools: [{pool_name: a, pool_name: b}]")),
+    Bad("airflow start", PROJECT, OBJECTS, objects("connections: [{conn_id: a}]")),
+    Bad("airflow start", PROJECT, OBJECTS, objects("connections: [{conn_id: a, conn_type: http, prot: 1}]")),
+    Bad("airflow start", PROJECT, OBJECTS, objects("connections: 5")),
     Bad("airflow start", PROJECT, "larger than", write(OBJECTS, "#" * (1 << 20) + "\n")),
 ]  # fmt: skip
 
@@ -239,7 +244,7 @@ PROJECT_FILES = [
     Bad("airflow build", PROJECT, "no Dockerfile", remove("Dockerfile")),
     Bad("airflow build", PROJECT, "Dockerfile cannot be read", folder_instead("Dockerfile")),
     Bad("airflow build", PROJECT, "Dockerfile cannot be read", write("Dockerfile", b"FROM \xff\xfe\n")),
-    Bad("airflow build", PROJECT, "no engine for Airflow 9.9.9", write("Dockerfile", "FROM localhost/astro/airflow:9.9.9\n")),
+    Bad("airflow build", PROJECT, "no engine for Airflow 9.9.9", write("Dockerfile", f"FROM {ENGINE}:9.9.9\n")),
     Bad("airflow build", PROJECT, "no FROM", write("Dockerfile", "")),
     Bad("airflow build", PROJECT, "no FROM", write("Dockerfile", "RUN true\n")),
     Bad("airflow build --image-name nope", PROJECT, "no image `nope`"),

@@ -41,7 +41,7 @@ if heavy:
 def astro(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*ASTRO, *args], text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, **options
-    )  # type: ignore[call-overload,no-any-return]
+    )  # type: ignore[call-overload]
 
 
 @pytest.fixture

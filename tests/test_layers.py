@@ -16,6 +16,8 @@ LAYERS = (
         "objects",
         "envfile",
         "image",
+        "build_context",
+        "host_settings",
         "scaffold",
         "diagnosis",
         "state",

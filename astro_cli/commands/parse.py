@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astro_cli.commands.options import obj, started
+from astro_cli.commands.options import obj
 
 if TYPE_CHECKING:
     from astro_cli.console import Console
@@ -33,7 +33,6 @@ def parse(
 
     app = obj(ctx)
     wanted = [project_path(app.project.root, path) for path in paths or [app.project.root / "dags"]]
-    started(app)
     report = InnerLoop(app.engine, app.sandbox.state.sandbox_id).parse(wanted)
     if junit is not None:
         write_atomic(junit.absolute(), as_junit(report))

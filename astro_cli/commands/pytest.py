@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from astro_cli.commands.options import obj, started
+from astro_cli.commands.options import obj
 
 
 def pytest(
@@ -20,10 +20,13 @@ def pytest(
     from astro_cli.inner_loop import InnerLoop
 
     app = obj(ctx)
-    started(app)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     environment = {
         name: app.environ[name] for name in ("NO_COLOR", "FORCE_COLOR", "TERM") if name in app.environ
     }
     loop = InnerLoop(app.engine, app.sandbox.state.sandbox_id)
-    raise typer.Exit(loop.pytest(args or [], environment, interactive=interactive))
+    arguments = [
+        *(["-v"] if app.console.verbose else []),
+        *(args or []),
+    ]  # astro has an option --verbose, too
+    raise typer.Exit(loop.pytest(arguments, environment, interactive=interactive))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands.options import obj, started
+from astro_cli.commands.options import obj
 
 if TYPE_CHECKING:
     from astro_cli.console import Console
@@ -55,7 +55,6 @@ def test(
         mark_success=_pattern(mark_success),
         logs=app.console.verbose,
     )
-    started(app)
     loop = InnerLoop(app.engine, app.sandbox.state.sandbox_id)
     result = loop.test(options, lambda event: _show(app.console, event), app.console.note)
     data = {**asdict(result), "dag_id": dag_id}

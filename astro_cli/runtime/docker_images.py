@@ -164,9 +164,10 @@ class ImageBuilder:
             raise
 
     def _find(self, sandbox_id: str, inputs: str) -> dict[str, Any] | None:
-        marks = [f"{labels.SANDBOX}={sandbox_id}", f"{labels.INPUTS_HASH}={inputs}"]
-        found = self._reader.json("/images/json", filters=json.dumps({"label": marks}))
-        return dict(found[0]) if found else None
+        # One label only: Podman finds nothing by two.
+        filters = json.dumps({"label": [f"{labels.SANDBOX}={sandbox_id}"]})
+        found = self._reader.json("/images/json", filters=filters)
+        return next((dict(each) for each in found if _labels(each).get(labels.INPUTS_HASH) == inputs), None)
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
         try:

@@ -95,7 +95,6 @@ def _connect(run_dir: Path) -> socket.socket | None:
     """A connection to the runner, which the supervisor starts if need be; None where it cannot."""
     os.chdir(run_dir)  # a socket's path must be short, this folder's need not be
     end = time.monotonic() + CONNECT_SECONDS
-    asked = False
     while time.monotonic() < end:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -103,11 +102,9 @@ def _connect(run_dir: Path) -> socket.socket | None:
             return connection
         except OSError:
             connection.close()
-        if not asked:
-            asked = True
-            if not _ask_supervisor():
-                return None
-        time.sleep(0.01)
+        if not _ask_supervisor():  # more than once: it may be ending just now
+            return None
+        time.sleep(0.02)
     return None
 
 
@@ -227,7 +224,12 @@ def _request(argv: list[str], connection: socket.socket | None) -> int:
     if command not in ("test", "pytest"):
         sys.stderr.write(f"the runner does not know `{command}`\n")
         return 2
-    with clone_database() as url:
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(clone_database())
+        except Exception as exc:  # noqa: BLE001 - the driver's errors, without importing the driver
+            sys.stderr.write(f"no copy of the metadata database could be made: {exc}\n")
+            return 1
 
         def work() -> int:
             use_database(url)
@@ -330,6 +332,8 @@ def clone_database() -> Iterator[str]:
 
     Copying the sandbox's database itself would ask all of Airflow to disconnect. Yields the SQLAlchemy address.
     """
+    if _database_url().get_backend_name() != "postgresql":
+        raise RuntimeError("tests need a metadata database of Postgres")
     name = f"{CLONE_PREFIX}{os.getpid()}_{secrets.token_hex(4)}"
     template = ensure_template()
     with _session() as live:
@@ -677,7 +681,8 @@ def run_test(project: Path, options: dict[str, Any]) -> int:
         for one in sorted(run.get_task_instances(), key=lambda one: (one.task_id, one.map_index)):
             if (one.task_id, one.map_index) not in told:
                 _emit(out, _task_event(one, _word(one.state)))
-        _emit(out, {"type": "end", "state": _word(run.state), "run_id": run.run_id})
+        date = run.logical_date and run.logical_date.isoformat()
+        _emit(out, {"type": "end", "state": _word(run.state), "run_id": run.run_id, "logical_date": date})
         return 0 if run.state == "success" else 1
 
 
@@ -816,8 +821,11 @@ def run_pytest(project: Path, arguments: Sequence[str]) -> int:
             sys.path.append(str(folder))
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     paths = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
-    named = any((project / path).exists() for path in paths)
-    tests = [] if named or not (project / "tests").is_dir() else ["tests"]
+    named = any(path.startswith("tests") or path.endswith(".py") for path in paths)
+    if not named and not (project / "tests").is_dir():
+        sys.stderr.write("no tests: the project has no folder tests\n")
+        return 5
+    tests = [] if named else ["tests"]
     # Some plugins, anyio's for one, are imported already and hold no asserts of the project.
     options = ["--rootdir", str(project), "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     code = int(pytest.main([*options, *arguments, *tests], plugins=[plugin]))

@@ -6,6 +6,9 @@ Python of the sandbox's environment, hence: standard library only, nothing of as
     standalone_postgres.py template FOLDER POSTGRES -- COMMAND...   make a cluster in FOLDER that COMMAND migrates
     standalone_postgres.py serve CONFIG.json                        become the server; see `ServerConfig`
 
+Why not SQLite: both start equally fast and run equally many tasks a minute (Airflow is the bottleneck); but
+Postgres has the row locks that Airflow uses, and is what the Docker engine and deployments run. It costs 40 MiB.
+
 Postgres refuses to run as root. There it runs as `nobody`, who cannot reach into root's home: the capability to
 pass file permissions goes with it, which leaves it with less than root had.
 """
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 NOBODY = 65534
 DATABASE = "airflow"
+DEFAULT_PORT = 5432
 READY_SECONDS = 30.0
 
 # As images/postgresql.conf: small, and able to survive `kill -9`. Given as options, so that an older data folder
@@ -88,8 +92,15 @@ def serve(config: ServerConfig) -> None:
         if os.geteuid() == 0:
             _give_away(half_done)
         half_done.rename(data)
-    for lock in (data / "postmaster.pid", Path(config["socket"], ".s.PGSQL.5432.lock")):
+    port = config["port"] or DEFAULT_PORT
+    usual, socket = (Path(config["socket"], f".s.PGSQL.{number}") for number in (DEFAULT_PORT, port))
+    for lock in (data / "postmaster.pid", socket.with_name(f"{socket.name}.lock")):
         remove_stale_lock(lock, data)
+    if usual.is_symlink():
+        usual.unlink()
+    if socket != usual:  # the socket is named after the port, and Airflow knows it by its usual name
+        usual.unlink(missing_ok=True)
+        usual.symlink_to(socket.name)
     access = data.parent / "pg_hba.conf"
     access.write_text(ACCESS, encoding="ascii")
     drop_root()
@@ -98,7 +109,7 @@ def serve(config: ServerConfig) -> None:
     _set_password(server, options, data, config["password"])
     options["unix_socket_directories"] = config["socket"]
     options["listen_addresses"] = "127.0.0.1" if config["port"] else ""
-    options["port"] = str(config["port"] or 5432)
+    options["port"] = str(port)
     die_with_parent(parent)
     os.execv(server[0], [*server, *_flags(options)])  # noqa: S606
 

@@ -85,9 +85,8 @@ def test_a_port_that_another_sandbox_holds_is_an_error_that_names_it(both: tuple
 
 
 def test_another_folder_with_a_copy_of_the_project_is_not_the_same_sandbox(both: tuple[Astro, Astro]):
-    first, second = both
-    done = Astro(first.folder.parent, first.environ)("airflow", "init", "third")
-    assert done.returncode == 0
+    first = both[0]
+    Astro(first.folder.parent, first.environ)("airflow", "init", "third")
     third = Astro(first.folder.parent / "third", first.environ)
     (third.folder / ".astro/checkout").write_text((first.folder / ".astro/checkout").read_text())
     assert "no sandbox yet" in third("airflow", "ps", code=1).stderr

@@ -216,3 +216,15 @@ def test_an_engine_that_does_not_exist_is_refused(make_project: Callable[[str], 
     shop("start", "--engine", "podman", code=2)
     wrong = Astro(shop.folder, {**shop.environ, "ASTRO_ENGINE": "podman"})
     assert "ASTRO_ENGINE must be one of docker, standalone" in wrong.json("airflow", "ps", code=3)["message"]
+
+
+def test_the_database_can_be_published_on_a_port_and_asks_for_its_password(
+    make_project: Callable[[str], Astro],
+):
+    shop = make_project("shop")
+    port = free_port()
+    shop.start("--expose-db", str(port))
+    reach = f"psql -h 127.0.0.1 -p {port} -Atc 'select 40 + 2'"
+    assert shop("airflow", "bash", "postgres", input=f"{reach}\n").stdout == "42\n"
+    shop("airflow", "bash", "postgres", input=f"PGPASSWORD=wrong {reach}\n", code=2)
+    assert shop("airflow", "bash", "postgres", input="psql -Atc 'select 40 + 2'\n").stdout == "42\n"
