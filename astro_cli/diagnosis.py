@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from astro_cli.runtime.engine import ServiceStatus
 
 _MISSING_MODULE = re.compile(r"(?:ModuleNotFoundError|ImportError): .*?'([\w.]+)'")
+_DAMAGED = re.compile(r"PANIC: +could not (?:open file \"global/|locate a valid checkpoint)")
 _BAD_SETTING = re.compile(r"AirflowConfigException: (.+)")
 
 
@@ -37,6 +38,11 @@ def suggest_fix(service: ServiceStatus, lines: Sequence[str]) -> str:
         )
     if "No space left on device" in text:
         return "the Docker engine's disk is full: `docker system df` shows what takes the space"
+    if _DAMAGED.search(text):
+        return (
+            "the database's files are damaged: begin anew with `astro airflow kill` and `astro airflow start`; "
+            "its history is lost"
+        )
     if "address already in use" in text.lower():
         return "another program took the port meanwhile: run `astro airflow start` again"
     return f"read the whole log with `astro airflow logs {service.name}`"

@@ -362,7 +362,9 @@ class Sandbox:
             )
         late = [service.name for service in status.services if service.health != "healthy"]
         well = len(status.services) - len(late)
-        report.detail(f"{well} of {len(status.services)} healthy{', not yet ' if late else ''}{', '.join(late)}")
+        report.detail(
+            f"{well} of {len(status.services)} healthy{', not yet ' if late else ''}{', '.join(late)}"
+        )
         dead = next((service for service in status.services if service.died), None)
         if dead is not None:
             raise self._death_error(dead)

@@ -260,19 +260,20 @@ def _pools(s: Snapshot) -> Iterator[Finding]:
         if pool is None:
             yield Finding(
                 "missing_pool",
-                f"{labels} asks for the pool `{name}`, which does not exist",
+                f"{labels} {_verb('ask', tasks)} for the pool `{name}`, which does not exist",
                 "add it to airflow_settings.yaml, then `astro airflow object import`",
             )
         elif 0 <= pool.slots < min(task.pool_slots for task in tasks):
             yield Finding(
                 "pool_too_small",
-                f"{labels} needs more slots than the pool `{name}` has at all ({pool.slots})",
+                f"{labels} {_verb('need', tasks)} more slots than the pool `{name}` has at all ({pool.slots})",
                 "raise the pool's slots, or lower pool_slots of the task",
             )
         elif pool.slots >= 0 and pool.open_slots < min(task.pool_slots for task in tasks):
             yield Finding(
                 "pool_full",
-                f"{labels} waits for the pool `{name}`: {max(pool.open_slots, 0)} of {pool.slots} slots are free",
+                f"{labels} {_verb('wait', tasks)} for the pool `{name}`: {max(pool.open_slots, 0)} of its "
+                f"{pool.slots} slots are free",
                 f"wait, or give `{name}` more slots in airflow_settings.yaml, then `astro airflow object import`",
             )
 
@@ -364,7 +365,7 @@ def _deferred(s: Snapshot) -> Iterator[Finding]:
     if tasks := [task for task in s.tasks if task.state == "deferred"]:
         yield Finding(
             "deferred",
-            f"{_names(tasks)} waits in the triggerer for what it asked for",
+            f"{_names(tasks)} {_verb('wait', tasks)} in the triggerer for what was asked for there",
             "see `astro airflow logs triggerer`",
         )
 
@@ -405,6 +406,10 @@ def _names(tasks: list[Task]) -> str:
     """A few labels: `` `a[0]` and 2 more``."""
     more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
     return f"`{tasks[0].label}`{more}"
+
+
+def _verb(word: str, tasks: list[Task]) -> str:
+    return word if len(tasks) > 1 else f"{word}s"
 
 
 def _when(moment_: datetime, now: datetime) -> str:

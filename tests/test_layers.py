@@ -7,7 +7,19 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "astro_cli"
 LAYERS = (
-    ("errors", "labels", "paths", "wait", "console", "ports", "yamlfile", "render", "hashing", "process"),
+    (
+        "__version__",
+        "errors",
+        "labels",
+        "paths",
+        "wait",
+        "console",
+        "ports",
+        "yamlfile",
+        "render",
+        "hashing",
+        "process",
+    ),
     (
         "airflow",
         "services",

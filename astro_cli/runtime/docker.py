@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
 from astro_cli.errors import AstroError, ProjectError
-from astro_cli.runtime.engine import Change, SandboxStatus, ServiceStatus
+from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus, ServiceStatus
 from astro_cli.runtime.engine_http import NotFound, find_reader
 from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedContainer, PrivateFile, plan
 from astro_cli.services import SERVICES, hosted_by
@@ -89,7 +90,7 @@ class DockerEngine:
         observed = self._observe(stack.sandbox_id)
         if not self._list(
             "/networks", stack.sandbox_id
-        ):  # somebody removed it: none of these can start again
+        ):  # removed by somebody: none of these could start again
             observed = [replace(container, state="without network") for container in observed]
         actions = plan(wanted, observed)
         if not actions:
@@ -101,8 +102,23 @@ class DockerEngine:
             if action.act in (Act.REMOVE, Act.REPLACE) and action.existing:
                 self.api.stop_container(action.existing, STOP_SECONDS)
                 self.api.remove_container(action.existing)
-        self._create_and_start([action for action in actions if action.act is not Act.REMOVE], stack, wanted)
+        try:
+            self._create_and_start(
+                [action for action in actions if action.act is not Act.REMOVE], stack, wanted
+            )
+        except BaseException:
+            if NEW_DATABASE in changes:
+                self._discard_new_database(stack)
+            raise
         return tuple(changes)
+
+    def _discard_new_database(self, stack: Stack) -> None:
+        """Remove a volume made just now: a full disk may have left it half filled, of use to no later start."""
+        with suppress(AstroError):  # the engine is gone: what led here is the error to show
+            for container in self._list("/containers/json", stack.sandbox_id, all="true"):
+                if container["Labels"].get(labels.SERVICE) == "postgres":
+                    self.api.remove_container(container["Id"])
+            self.api.remove_volume(_volume(stack, "database"))
 
     def down(self, sandbox_id: str, *, data: bool, report: Report) -> tuple[Change, ...]:
         """See `Engine.down`."""

@@ -14,7 +14,7 @@ import sys
 import tarfile
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -326,19 +326,21 @@ def _raw_terminal() -> Iterator[None]:
 def _pump(connection: socket.socket, *, stdin: bool, framed: bool) -> None:
     """Copy between the command and our streams until the command closes its side.
 
-    `framed` output carries Docker's eight-byte headers, which tell stdout (1) from stderr (2).
+    `framed` output carries Docker's eight-byte headers, which tell stdout (1) from stderr (2). More input is read
+    only when the last is sent, and nothing waits for a command that does not read: what it writes must come out.
     """
     import socket as sockets
 
     outputs = {1: sys.stdout.buffer, 2: sys.stderr.buffer}
-    reading: list[Any] = [connection]
-    if stdin:
-        reading.append(sys.stdin.fileno())
-    pending = b""
+    pending = unsent = b""
     while True:
-        ready, _, _ = select.select(reading, [], [])
+        sources = [connection, sys.stdin.fileno()] if stdin and not unsent else [connection]
+        ready, writable, _ = select.select(sources, [connection] if unsent else [], [])
         if connection in ready:
-            chunk = connection.recv(65536)
+            try:
+                chunk = connection.recv(65536)
+            except ConnectionError:
+                return
             if not chunk:
                 return
             if not framed:
@@ -354,13 +356,27 @@ def _pump(connection: socket.socket, *, stdin: bool, framed: bool) -> None:
                 output.write(pending[8 : 8 + length])
                 output.flush()
                 pending = pending[8 + length :]
-        elif ready:
-            typed = os.read(sys.stdin.fileno(), 65536)
+        elif writable:
             try:
-                if typed:
-                    connection.sendall(typed)
-                    continue
-                connection.shutdown(sockets.SHUT_WR)
-            except OSError:  # the command does not read any more; what it wrote is still to come
-                pass
-            reading.remove(sys.stdin.fileno())
+                unsent = unsent[_send(connection, unsent) :]
+            except OSError:  # the command does not read any more
+                unsent, stdin = b"", False
+        elif ready:
+            unsent = os.read(sys.stdin.fileno(), 65536)
+            if not unsent:
+                stdin = False
+                with suppress(OSError):
+                    connection.shutdown(sockets.SHUT_WR)
+
+
+def _send(connection: socket.socket, data: bytes) -> int:
+    """Send what fits without waiting; returns how many bytes that were."""
+    import socket as sockets
+    import ssl
+
+    if isinstance(connection, ssl.SSLSocket):  # knows no flags
+        return connection.send(data[:4096])
+    try:
+        return connection.send(data, sockets.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0

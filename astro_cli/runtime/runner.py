@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 SOCKET = "runner.sock"
 CONTROL_SOCKET = "control.sock"
@@ -530,6 +530,7 @@ def parse_file(project: Path, file: str) -> dict[str, Any]:
             }
     if not errors:
         errors = [{"kind": "dag", "message": _last_line(text)} for text in bag.import_errors.values()]
+    errors += _not_storable(bag.dags.values())
     dags = [
         {"dag_id": dag.dag_id, "tasks": len(dag.tasks), "file": _relative(project, dag.fileloc)}
         for dag in bag.dags.values()
@@ -546,6 +547,18 @@ def parse_file(project: Path, file: str) -> dict[str, Any]:
         ],
         "skipped": bool(dags or errors) and not _might_contain_dag(file),
     }
+
+
+def _not_storable(dags: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Airflow stores a DAG before it can run; what cannot be stored is an import error there, too."""
+    serialize = importlib.import_module(
+        "airflow.serialization.serialized_objects"
+    ).LazyDeserializedDAG.from_dag
+    for dag in dags:
+        try:
+            serialize(dag)
+        except Exception as exc:  # noqa: BLE001 - plugins and custom timetables may raise anything
+            yield {"kind": "dag", "message": next(iter(str(exc).splitlines()), type(exc).__name__)}
 
 
 def _own(project: Path, texts: Sequence[str]) -> list[str]:
@@ -655,7 +668,8 @@ def run_test(project: Path, options: dict[str, Any]) -> int:
     with tempfile.TemporaryFile() as log:
         for fd in (1, 2):
             os.dup2(log.fileno(), fd)
-        dag, errors = _find_dag(project, options["dag_id"])
+        bag, errors = _find_dags(project, options["dag_id"])
+        dag = bag.dags.get(options["dag_id"])
         if dag is None:
             _emit(out, {"type": "unknown", "errors": errors})
             return 1
@@ -665,6 +679,8 @@ def run_test(project: Path, options: dict[str, Any]) -> int:
                 return 1
             dag = dag.partial_subset([options["task"]], include_upstream=False)
         _retry_at_once(dag)
+        # `dag.test()` would read the whole folder once more, and store all of it.
+        setattr(importlib.import_module("airflow.dag_processing.dagbag"), "BundleDagBag", lambda **_: bag)  # noqa: B010
         told = _report_tasks(out, log, all_logs=options["logs"])
         arguments: dict[str, Any] = {
             "run_conf": options["conf"],
@@ -706,29 +722,52 @@ def _date(text: str) -> Any:
     return date if date.tzinfo else date.replace(tzinfo=datetime.timezone.utc)
 
 
-def _find_dag(project: Path, dag_id: str) -> tuple[Any, list[dict[str, Any]]]:
-    """The DAG, from the first file that has it: files that mention its id come first. Else the import errors."""
+def _find_dags(project: Path, dag_id: str) -> tuple[Any, list[dict[str, Any]]]:
+    """A bag with the DAG and those it starts or waits for; without it, if it is nowhere; and the import errors.
+
+    Files that mention an id are read first, and no more than are needed: a test shall not fail because of a DAG
+    that has nothing to do with it.
+    """
     folder = str(project / "dags")
     sys.path.append(folder)
     raised: list[BaseException] = []
     _remember_exceptions(raised)
     dagbag = importlib.import_module("airflow.dag_processing.dagbag")
     bag = dagbag.DagBag(folder, collect_dags=False, bundle_path=Path(folder), bundle_name="dags-folder")
-    files = list(dag_files(project, []))
-    mentions = dag_id.encode()
-    errors = []
-    for file in sorted(files, key=lambda file: mentions not in Path(file).read_bytes()):
-        raised.clear()
-        bag.process_file(file, only_if_updated=False, safe_mode=False)
-        if dag_id in bag.dags:
-            return bag.dags[dag_id], []
-        errors += [_describe(project, file, exc) for exc in raised]
+    unread = {file: Path(file).read_bytes() for file in dag_files(project, [])}
+    errors: list[dict[str, Any]] = []
+    wanted, seen = [dag_id], set[str]()
+    while wanted:
+        name = wanted.pop()
+        seen.add(name)
+        for file in sorted(unread, key=lambda file: name.encode() not in unread[file]):
+            if name in bag.dags:
+                break
+            if name != dag_id and name.encode() not in unread[file]:
+                break
+            del unread[file]
+            raised.clear()
+            bag.process_file(file, only_if_updated=False, safe_mode=False)
+            errors += [_describe(project, file, exc) for exc in raised]
+        if name in bag.dags:
+            wanted += [other for other in _related(bag.dags[name]) if other not in seen]
+    told = {error["file"] for error in errors}
+    broken = [(str(Path("dags", name)), text) for name, text in bag.import_errors.items()]
     errors += [
-        {"kind": "dag", "message": _last_line(text), "file": str(Path("dags", name))}
-        for name, text in bag.import_errors.items()
-        if not any(error["file"] == str(Path("dags", name)) for error in errors)
+        {"kind": "dag", "message": _last_line(text), "file": file}
+        for file, text in broken
+        if file not in told
     ]
-    return None, errors
+    bag.import_errors.clear()
+    for name in [name for name in bag.dags if name not in seen]:
+        del bag.dags[name]
+    return bag, errors
+
+
+def _related(dag: Any) -> list[str]:
+    """The DAGs that tasks of this one trigger, or wait for."""
+    names = [getattr(task, key, None) for task in dag.tasks for key in ("trigger_dag_id", "external_dag_id")]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _retry_at_once(dag: Any) -> None:

@@ -159,7 +159,7 @@ def test_a_service_killed_for_lack_of_memory_says_so(shop: Astro, client: Any):
     shop.start()
     airflow = containers(client, shop)["airflow"]
     airflow.stop(timeout=1)
-    airflow.update(mem_limit="150m", memswap_limit="150m")
+    airflow.update(mem_limit="120m", memswap_limit="120m")
     error = shop.json("start", "--no-browser", code=5)
     assert "out of memory" in error["message"]
     assert "memory" in error["hint"]
@@ -171,6 +171,7 @@ def test_a_service_killed_for_lack_of_memory_says_so(shop: Astro, client: Any):
 
 
 def test_a_killed_database_is_seen_and_started_again(shop: Astro, client: Any):
+    shop.start()
     containers(client, shop)["postgres"].kill()
     status = shop.json("airflow", "ps")
     assert status["state"] == "partial"
@@ -276,6 +277,20 @@ def test_an_engine_that_goes_away_during_start_is_one_error_and_no_harm(
 
 
 # ports, images, volumes
+
+
+def test_a_database_that_could_not_be_made_whole_is_not_left_for_the_next_start(shop: Astro, client: Any):
+    shop("airflow", "kill", "--yes")
+    sandbox_id = (shop.folder / ".astro/checkout").read_text().strip()
+    stranger = client.containers.create("debian:trixie-slim", name=f"astro-shop-postgres-{sandbox_id}")
+    try:
+        done = shop("start", "--no-browser", code=1)
+    finally:
+        stranger.remove(force=True)
+    assert "is already in use by container" in done.stderr
+    assert f"astro-{sandbox_id}-database" not in left_on(client, shop)
+    shop.start()
+    assert is_healthy(shop)
 
 
 def test_a_port_that_a_process_holds_is_an_error_that_names_it(shop: Astro):

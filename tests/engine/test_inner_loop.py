@@ -61,6 +61,31 @@ def NAME():
 NAME()
 """
 
+UNSTORABLE = """
+from airflow.sdk import dag
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+class Own(CronDataIntervalTimetable):
+    pass
+
+@dag(schedule=Own("@daily", "UTC"))
+def unstorable():
+    pass
+
+unstorable()
+"""
+
+CALLER = """
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import dag
+
+@dag(schedule=None)
+def caller():
+    TriggerDagRunOperator(task_id="call", trigger_dag_id="numbers")
+
+caller()
+"""
+
 
 @pytest.fixture(scope="module")
 def shop(engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Astro]:
@@ -160,6 +185,21 @@ def test_a_test_run_succeeds_and_leaves_no_trace(shop: Astro, url: str):
     assert not [name for name in databases(shop) if name.startswith("astro_test_")]
 
 
+def test_a_dag_that_cannot_be_stored_is_an_error_but_of_no_other_dag(shop: Astro, url: str):
+    shop.write("dags/bad.py", UNSTORABLE)
+    assert "is not registered" in shop("airflow", "parse", "dags/bad.py", code=1).stdout
+    assert shop.json("airflow", "test", "numbers")["state"] == "success"
+    (shop.folder / "dags/bad.py").unlink()
+
+
+def test_a_dag_that_another_one_triggers_is_there(shop: Astro, url: str):
+    shop.write("dags/caller.py", CALLER)
+    told = shop.json("airflow", "test", "caller")
+    (shop.folder / "dags/caller.py").unlink()
+    assert told["state"] == "success"
+    assert get(url, "/api/v2/dags/numbers/dagRuns")["total_entries"] == 0
+
+
 def test_a_failing_task_shows_its_log_and_the_exit_code(shop: Astro, url: str):
     done = shop("airflow", "test", "numbers", "--conf", '{"factor": 0}', code=1)
     assert "check | ValueError: 0 is not a price" in done.stdout
@@ -229,6 +269,7 @@ def test_watch_tells_errors_and_brings_the_api_up_to_date(shop: Astro, url: str)
         assert wait_for_dag(url, "fresh", 30) < 30
         shop.write("dags/fresh.py", SIMPLE.replace("NAME", "edited"))
         assert wait_for_dag(url, "edited", 30) < 30
+        time.sleep(2)  # watch looks a moment later
         shop.write("dags/fresh.py", "import dag_of_airflow\n")
         time.sleep(3)
         (shop.folder / "dags/fresh.py").unlink()

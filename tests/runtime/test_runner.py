@@ -159,3 +159,27 @@ def test_a_tasks_log_is_told_without_airflows_own_frames_and_chatter():
         "[info     ] ::endgroup::                   [task] loc=task_runner.py:2379",
     ]
     assert list(runner.readable(lines)) == [lines[0], lines[1], lines[5], lines[6], lines[7]]
+
+
+class FakeTask:
+    """A task with these arguments."""
+
+    def __init__(self, **arguments: object) -> None:
+        self.__dict__.update(arguments)
+
+
+class FakeDag:
+    """A DAG of these tasks."""
+
+    def __init__(self, *tasks: FakeTask) -> None:
+        self.tasks = tasks
+
+
+def test_a_dag_needs_those_that_it_triggers_or_waits_for():
+    dag = FakeDag(
+        FakeTask(trigger_dag_id="next"),
+        FakeTask(external_dag_id="before"),
+        FakeTask(),
+        FakeTask(trigger_dag_id=None),
+    )
+    assert runner._related(dag) == ["next", "before"]
