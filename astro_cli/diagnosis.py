@@ -28,7 +28,7 @@ def suggest_fix(service: ServiceStatus, lines: Sequence[str]) -> str:
     """One suggestion, by the first thing in the lines that explains the death."""
     text = "\n".join(lines)
     if service.out_of_memory:
-        return "give the Docker engine more memory, or lower `sandbox.parallelism` in .astro/config.yaml"
+        return "give the engine (or this machine) more memory, or lower `sandbox.parallelism` in .astro/config.yaml"
     if found := _MISSING_MODULE.search(text):
         module = found.group(1).partition(".")[0]
         return f"`{module}` is not installed: add its package to requirements.txt, then `astro airflow start`"
@@ -37,7 +37,7 @@ def suggest_fix(service: ServiceStatus, lines: Sequence[str]) -> str:
             f"a setting is wrong ({found.group(1).strip()}): look for AIRFLOW__… in .env and the Dockerfile"
         )
     if "No space left on device" in text:
-        return "the Docker engine's disk is full: `docker system df` shows what takes the space"
+        return "the disk is full: free some space (`docker system df` shows what Docker takes)"
     if _DAMAGED.search(text):
         return (
             "the database's files are damaged: begin anew with `astro airflow kill` and `astro airflow start`; "

@@ -333,13 +333,15 @@ class Sandbox:
 
         report.step("wait for Airflow")
         last_look = 0.0
+        # Where only the database came back, services that had lost it may die once more before they find it again.
+        only = "postgres" if {change.subject for change in changes} == {"container postgres"} else None
         with AirflowApi(stack.url) as api:
 
             def ready() -> bool | None:
                 nonlocal last_look
                 if time.monotonic() - last_look >= WATCH_DEATHS_SECONDS:
                     last_look = time.monotonic()
-                    self._fail_if_dead(report)
+                    self._fail_if_dead(report, only=only)
                 is_ready = api.is_ready(instance_name=stack.project_name, version=environment.airflow_version)
                 return True if is_ready else None
 
@@ -347,7 +349,7 @@ class Sandbox:
                 self._fail_if_dead(report)
                 raise self._timeout_error(seconds)
 
-    def _fail_if_dead(self, report: Report) -> None:
+    def _fail_if_dead(self, report: Report, *, only: str | None = None) -> None:
         status = self.status()
         if status is None:
             raise UnhealthyError(
@@ -365,7 +367,7 @@ class Sandbox:
         report.detail(
             f"{well} of {len(status.services)} healthy{', not yet ' if late else ''}{', '.join(late)}"
         )
-        dead = next((service for service in status.services if service.died), None)
+        dead = next((s for s in status.services if s.died and only in (None, s.name)), None)
         if dead is not None:
             raise self._death_error(dead)
 

@@ -185,6 +185,7 @@ def test_removed_containers_are_made_again_with_the_history(shop: Astro, client:
     marked = {"key": "mark", "value": "kept"}
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
         http.post("/api/v2/variables", json=marked).raise_for_status()
+    time.sleep(1)  # Postgres may lose what was committed in the last 0.6 s before it is killed
     for container in containers(client, shop).values():
         container.remove(force=True)
     assert "no sandbox yet" in shop("airflow", "ps", code=1).stderr
@@ -282,7 +283,8 @@ def test_an_engine_that_goes_away_during_start_is_one_error_and_no_harm(
 def test_a_database_that_could_not_be_made_whole_is_not_left_for_the_next_start(shop: Astro, client: Any):
     shop("airflow", "kill", "--yes")
     sandbox_id = (shop.folder / ".astro/checkout").read_text().strip()
-    stranger = client.containers.create("debian:trixie-slim", name=f"astro-shop-postgres-{sandbox_id}")
+    name = f"astro-shop-postgres-{sandbox_id}"
+    stranger = client.containers.create("debian:trixie-slim", "true", name=name)
     try:
         done = shop("start", "--no-browser", code=1)
     finally:
