@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+from project import ASTRO, BenchProject
 
-ASTRO = (sys.executable, "-m", "astro_cli")
 DAG = """
 from airflow.sdk import dag, task
 
@@ -44,16 +42,11 @@ def {name}():
 """
 
 
-class Bench:
-    """One running project in a temporary folder with a home of its own."""
+class Bench(BenchProject):
+    """A running sandbox with one DAG of two tasks."""
 
     def __init__(self) -> None:
-        self.scratch = Path(tempfile.mkdtemp(prefix="astro-bench-"))
-        self.environ = {**os.environ, "HOME": str(self.scratch / "home")}
-        (self.scratch / "home").mkdir()
-        self.project = self.scratch
-        self.astro("airflow", "init", "bench")
-        self.project = self.scratch / "bench"
+        super().__init__()
         for file in (self.project / "dags").iterdir():
             file.unlink()
         self.write("pair", "pair")
@@ -61,27 +54,6 @@ class Bench:
     def write(self, file: str, name: str) -> None:
         """A DAG file."""
         (self.project / f"dags/{file}.py").write_text(DAG.format(name=name))
-
-    def astro(self, *args: str) -> tuple[float, str]:
-        """Run astro; wall seconds and stdout."""
-        began = time.monotonic()
-        done = subprocess.run(
-            [*ASTRO, *args], cwd=self.project, env=self.environ, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"astro {' '.join(args)} failed:\n{done.stdout}{done.stderr}")
-        return time.monotonic() - began, done.stdout
-
-    def clean(self) -> None:
-        """Leave nothing behind."""
-        subprocess.run(
-            [*ASTRO, "airflow", "kill", "--yes"],
-            cwd=self.project,
-            env=self.environ,
-            capture_output=True,
-            check=False,
-        )
-        shutil.rmtree(self.scratch)
 
     def visible(self, url: str, name: str) -> float:
         """Seconds until the API shows a DAG."""

@@ -14,24 +14,22 @@ import argparse
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import docker
 import httpx
+from project import ASTRO, BenchProject
 
 from astro_cli import airflow, image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-ASTRO = (sys.executable, "-m", "astro_cli")
 PLAIN_PORT = 18080
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 DAG = """
@@ -48,42 +46,12 @@ def {name}():
 """
 
 
-class Bench:
-    """One run: a project in a temporary folder with a home of its own."""
+class Bench(BenchProject):
+    """The sandbox in Docker, and the plain way beside it."""
 
     def __init__(self) -> None:
-        self.scratch = Path(tempfile.mkdtemp(prefix="astro-bench-"))
-        self.environ = {**os.environ, "HOME": str(self.scratch / "home")}
-        (self.scratch / "home").mkdir()
+        super().__init__()
         self.client: Any = docker.from_env(timeout=300)
-        self.astro("airflow", "init", "bench", cwd=self.scratch)
-        self.project = self.scratch / "bench"
-
-    def astro(self, *args: str, cwd: Path | None = None) -> tuple[float, str]:
-        """Run astro; wall seconds and stdout."""
-        began = time.monotonic()
-        done = subprocess.run(
-            [*ASTRO, *args],
-            cwd=cwd or self.project,
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"astro {' '.join(args)} failed:\n{done.stdout}{done.stderr}")
-        return time.monotonic() - began, done.stdout
-
-    def clean(self) -> None:
-        """Leave nothing behind."""
-        subprocess.run(
-            [*ASTRO, "airflow", "kill", "--yes"],
-            cwd=self.project,
-            env=self.environ,
-            capture_output=True,
-            check=False,
-        )
-        shutil.rmtree(self.scratch)
 
     # our way
 

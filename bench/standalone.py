@@ -13,17 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from project import ASTRO, BenchProject
 
 from astro_cli import airflow
 from astro_cli.runtime.supervisor import process_table, proportional_set_size
@@ -31,57 +30,22 @@ from astro_cli.runtime.supervisor import process_table, proportional_set_size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ASTRO = (sys.executable, "-m", "astro_cli")
 PORT, PLAIN_PORT = 18081, 18080
 PARALLELISM = 4
 IDLE_SECONDS = 20.0
 POLL_SECONDS = 0.1
 
 
-class Bench:
-    """One run: a project in a temporary folder, with a home of its own and the user's cache of uv."""
+class Bench(BenchProject):
+    """The sandbox without Docker, and `airflow standalone` beside it."""
 
     def __init__(self) -> None:
-        self.scratch = Path(tempfile.mkdtemp(prefix="astro-bench-"))
-        home = self.scratch / "home"
-        home.mkdir()
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "AIRFLOW"))}
-        self.environ = {
-            **kept,
-            "HOME": str(home),
-            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(cache / "uv"),
-            "ASTRO_ENGINE": "standalone",
-            "ASTRO_SANDBOX_PARALLELISM": str(PARALLELISM),
-        }
-        self.astro("airflow", "init", "bench", cwd=self.scratch)
-        self.project = self.scratch / "bench"
-
-    def astro(self, *args: str, cwd: Path | None = None) -> tuple[float, str]:
-        """Run astro; wall seconds and stdout."""
-        began = time.monotonic()
-        done = subprocess.run(
-            [*ASTRO, *args],
-            cwd=cwd or self.project,
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            check=False,
+        super().__init__(
+            UV_CACHE_DIR=os.environ.get("UV_CACHE_DIR") or str(cache / "uv"),
+            ASTRO_ENGINE="standalone",
+            ASTRO_SANDBOX_PARALLELISM=str(PARALLELISM),
         )
-        if done.returncode != 0:
-            raise SystemExit(f"astro {' '.join(args)} failed:\n{done.stdout}{done.stderr}")
-        return time.monotonic() - began, done.stdout
-
-    def clean(self) -> None:
-        """Leave nothing behind."""
-        subprocess.run(
-            [*ASTRO, "airflow", "kill", "--yes"],
-            cwd=self.project,
-            env=self.environ,
-            capture_output=True,
-            check=False,
-        )
-        shutil.rmtree(self.scratch)
 
     @property
     def sandbox(self) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +15,7 @@ from astro_cli.errors import AstroError, ProjectError
 from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus, ServiceStatus
 from astro_cli.runtime.engine_http import NotFound, find_reader
 from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedContainer, PrivateFile, plan
+from astro_cli.runtime.supervised import service_status
 from astro_cli.services import SERVICES, hosted_by
 
 if TYPE_CHECKING:
@@ -460,18 +460,7 @@ def _service_status(name: str, container: Mapping[str, Any] | None, told: Mappin
     """One of Airflow's services, from what the supervisor wrote and the container's own state."""
     if container is None:
         return ServiceStatus(name, "missing")
-    entry: Mapping[str, Any] = (told.get("services") or {}).get(name) or {}
-    ended = _exit_code(entry)
-    known = ServiceStatus(
-        name,
-        str(entry.get("state", "starting")),
-        health=str(entry.get("health") or "starting"),
-        started_at=entry.get("started_at"),
-        memory=entry.get("memory"),
-        restarts=int(entry.get("restarts") or 0),
-        exit_code=ended,
-        out_of_memory=bool(entry.get("oom")),
-    )
+    known = service_status(name, told)
     state = container["State"]
     if state["Running"]:
         return known
@@ -481,17 +470,9 @@ def _service_status(name: str, container: Mapping[str, Any] | None, told: Mappin
         health=None,
         started_at=None,
         memory=None,
-        exit_code=ended if ended is not None else int(state["ExitCode"]),
+        exit_code=known.exit_code if known.exit_code is not None else int(state["ExitCode"]),
         out_of_memory=known.out_of_memory or bool(state.get("OOMKilled")),
     )
-
-
-def _exit_code(entry: Mapping[str, Any]) -> int | None:
-    if entry.get("signal"):
-        number: int = signal.Signals[entry["signal"]]
-        return -number
-    code: int | None = entry.get("exit_code")
-    return code
 
 
 def _labels(stack: Stack) -> dict[str, str]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from dataclasses import replace
@@ -33,6 +32,7 @@ from astro_cli.runtime.engine import (
     SandboxStatus,
     ServiceStatus,
 )
+from astro_cli.runtime.supervised import service_status
 from astro_cli.runtime.venv import (
     COMPLETE,
     POSTGRES_SCRIPT,
@@ -457,22 +457,8 @@ def _status(folder: Path, marks: Mapping[str, Any]) -> SandboxStatus:
 
 
 def _service_status(name: str, told: Mapping[str, Any], *, alive: bool, died: bool) -> ServiceStatus:
-    entry: Mapping[str, Any] = (told.get("services") or {}).get(name) or {}
-    code: int | None = entry.get("exit_code")
-    if entry.get("signal"):
-        code = -signal.Signals[str(entry["signal"])].value
-    known = ServiceStatus(
-        name,
-        str(entry.get("state", "starting")),
-        health=str(entry.get("health") or "starting"),
-        started_at=entry.get("started_at"),
-        memory=entry.get("memory"),
-        restarts=int(entry.get("restarts") or 0),
-        exit_code=code,
-        out_of_memory=bool(entry.get("oom")),
-    )
+    known = service_status(name, told)
     if alive:
         return known
-    if died and code is None:
-        code = 1
+    code = 1 if died and known.exit_code is None else known.exit_code
     return replace(known, state="stopped", health=None, started_at=None, memory=None, exit_code=code)

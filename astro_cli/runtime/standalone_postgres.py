@@ -6,9 +6,9 @@ Python of the sandbox's environment, hence: standard library only, nothing of as
     standalone_postgres.py template FOLDER POSTGRES -- COMMAND...   make a cluster in FOLDER that COMMAND migrates
     standalone_postgres.py serve CONFIG.json                        become the server; see `ServerConfig`
 
-Why not SQLite: docs/standalone.md has the figures. In short, both run equally many tasks a minute, SQLite may start
-a little sooner and saves 40 MiB; Postgres has the row locks that Airflow uses, comes back after `kill -9`, and is what
-the Docker engine and deployments run.
+Why not SQLite: docs/standalone.md has the figures. In short, both run equally many tasks a minute, and SQLite may
+start a little sooner and saves 40 MiB; Postgres has the row locks that Airflow uses, comes back after `kill -9`,
+and is what the Docker engine and deployments run.
 
 Postgres refuses to run as root. There it runs as `nobody`, who cannot reach into root's home: the capability to
 pass file permissions goes with it, which leaves it with less than root had.
