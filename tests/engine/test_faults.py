@@ -225,6 +225,7 @@ class Gate:
         self._door.bind(str(path))
         self._door.listen(32)
         self._path = path
+        self._is_shut = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -232,8 +233,12 @@ class Gate:
             while True:
                 inside, _ = self._door.accept()
                 outside = socket.socket(socket.AF_UNIX)
-                outside.connect(self._target)
                 self._open += [inside, outside]
+                if self._is_shut:  # this one came while it was being shut
+                    inside.close()
+                    outside.close()
+                    return
+                outside.connect(self._target)
                 for source, sink in ((inside, outside), (outside, inside)):
                     threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
 
@@ -245,6 +250,7 @@ class Gate:
 
     def shut(self) -> None:
         """Refuse new connections, and cut those that are open."""
+        self._is_shut = True
         self._path.unlink()
         for end in (self._door, *self._open):
             with suppress(OSError):
