@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from astro_cli.runtime.plan import ContainerSpec, PrivateFile
 
 CALL_SECONDS = 120
+VOLUME_TRIES, VOLUME_PAUSE = 20, 0.2
 LOG_CONFIG = {"max-size": "10m", "max-file": "3"}
 
 
@@ -88,9 +89,22 @@ class DockerApi:
             self.client.create_volume(name, labels=dict(labels))
 
     def remove_volume(self, name: str) -> None:
-        """Remove a volume; one that is already gone is fine."""
+        """Remove a volume; one that is already gone is fine.
+
+        The engine lets go of a volume a moment after it has removed the container, so a conflict is tried
+        again. Never by force: the engine then forgets a volume that it cannot delete, and its old data is back
+        when the next one of that name is made.
+        """
         with self._translated(), _gone_is_fine():
-            self.client.remove_volume(name, force=True)
+            for _ in range(VOLUME_TRIES):
+                try:
+                    self.client.remove_volume(name, force=False)
+                    return
+                except docker.errors.APIError as exc:
+                    if exc.status_code not in (requests.codes.conflict, requests.codes.server_error):
+                        raise
+                    time.sleep(VOLUME_PAUSE)
+            self.client.remove_volume(name, force=False)
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image; one that is gone, or still used elsewhere, is left alone."""
