@@ -274,8 +274,6 @@ def _nothing_of_its_own() -> None:
 def main() -> None:
     """The entry point `astro`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a name that this terminal cannot show must not end a command
+        if isinstance(stream, io.TextIOWrapper):  # what this terminal cannot show must not end a command
             stream.reconfigure(errors="backslashreplace")
     build_app()(prog_name="astro")

@@ -97,7 +97,7 @@ def host_settings(
 
     Args:
         environ: the environment; proxies, certificates and indexes are named as curl, pip and uv name them.
-        apt_mirror: takes the place of `http://deb.debian.org`; default `ASTRO_APT_MIRROR`.
+        apt_mirror: takes the place of the address before `/debian` in apt's sources; default `ASTRO_APT_MIRROR`.
         pip_configs: pip's files, the weakest first; default pip's own places.
         certificates: extra ones of this machine (`*.crt`), used where the environment names no bundle.
         system_bundle: the bundle that these are added to.

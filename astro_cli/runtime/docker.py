@@ -16,7 +16,7 @@ from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus, Servic
 from astro_cli.runtime.engine_http import NotFound, find_reader
 from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedContainer, PrivateFile, plan
 from astro_cli.runtime.supervised import service_status
-from astro_cli.services import SERVICES, hosted_by
+from astro_cli.services import CONTAINERS, SERVICES, hosted_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,9 +88,8 @@ class DockerEngine:
         wanted = self._containers(stack, environment)
         self._check_volume(stack, environment)
         observed = self._observe(stack.sandbox_id)
-        if not self._list(
-            "/networks", stack.sandbox_id
-        ):  # removed by somebody: none of these could start again
+        if not self._list("/networks", stack.sandbox_id):
+            # Somebody removed it: none of these containers could start again.
             observed = [replace(container, state="without network") for container in observed]
         actions = plan(wanted, observed)
         if not actions:
@@ -382,7 +381,7 @@ class DockerEngine:
             sandbox_id=sandbox_id,
             project_name=marks.get(labels.NAME, "?"),
             path=marks.get(labels.PATH, "?"),
-            state="stopped" if not running else "running" if running == len(_CONTAINERS) else "partial",
+            state="stopped" if not running else "running" if running == len(CONTAINERS) else "partial",
             port=int(marks[labels.PORT]) if marks.get(labels.PORT, "").isdigit() else None,
             services=(
                 self._postgres_status(inspected.get("postgres"), told, memory=memory),
@@ -451,9 +450,6 @@ class DockerEngine:
             return dict(self.reader.json(f"/images/{container['Image']}/json"))
         except NotFound:
             return {}
-
-
-_CONTAINERS = tuple(dict.fromkeys(spec.container for spec in SERVICES))
 
 
 def _service_status(name: str, container: Mapping[str, Any] | None, told: Mapping[str, Any]) -> ServiceStatus:
