@@ -272,7 +272,7 @@ def _nothing_of_its_own() -> None:
 
 
 def main() -> None:
-    """The entry point `astro`."""
+    """Run the command line of this process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what this terminal cannot show must not end a command
             stream.reconfigure(errors="backslashreplace")
