@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from astro_cli.airflow import DEFAULT_VERSION, SUPPORTED_VERSIONS
+from astro_cli.airflow import DEFAULT_VERSION, PROJECT_FOLDERS, SUPPORTED_VERSIONS
 from astro_cli.errors import AstroError, ProjectError, UsageError
 from astro_cli.project import check_name, locate, name_from, read_project
 from astro_cli.render import write_files
@@ -71,7 +72,17 @@ def init_project(
         project_name = check_name(name) if name is not None else name_from(root.absolute().name)
     files = project_files(template, name=project_name, project_id=project_id, airflow_version=version)
     written = write_files(root, files)
+    if os.geteuid() == 0:
+        _open_to_group(root)
     return InitReport(project_name, written.created, written.kept)
+
+
+def _open_to_group(root: Path) -> None:
+    """Let group 0 write: Airflow never runs as root, so root's tasks run as a user of root's group."""
+    for name in PROJECT_FOLDERS:
+        folder = root / name
+        if folder.is_dir() and not folder.is_symlink():
+            folder.chmod(folder.stat().st_mode | 0o070)
 
 
 def _check_folder(root: Path, may_fill: Callable[[], bool | None]) -> None:
