@@ -65,6 +65,9 @@ def start(
     wait: Wait = None,
     no_wait: NoWait = False,
     no_browser: NoBrowser = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Then watch the project's files, as `astro airflow watch` does.")
+    ] = False,
 ) -> None:
     """Start the sandbox, or bring it up to date, and wait until it is healthy."""
     from astro_cli.sandbox import StartOptions
@@ -73,6 +76,8 @@ def start(
         raise UsageError(
             f"port {port} cannot be both the web UI's and Postgres's", hint="give --expose-db another port"
         )
+    if watch and no_wait:
+        raise UsageError("--watch needs a healthy sandbox", hint="leave --no-wait out")
     options = StartOptions(
         port=port,
         expose_db=expose_db,
@@ -85,6 +90,10 @@ def start(
     app.override("sandbox.engine", engine, "--engine")
     app.override("sandbox.database_url", database_url, "--database-url")
     start_and_show(app, options, browser=not no_browser)
+    if watch:
+        from astro_cli.commands.watch import watch_saves
+
+        watch_saves(app)
 
 
 def wait_seconds(wait: float | None, *, no_wait: bool) -> float:

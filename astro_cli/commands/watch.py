@@ -22,13 +22,21 @@ def watch(ctx: typer.Context) -> None:
 
     With --json one document for each time something is saved.
     """
+    watch_saves(obj(ctx))
+
+
+def watch_saves(app: App) -> None:
+    """Follow the project's files until Ctrl-C.
+
+    Raises:
+        AstroError: the sandbox does not run.
+    """
     from astro_cli.airflow_api import AirflowApi
     from astro_cli.errors import AstroError
     from astro_cli.inner_loop import InnerLoop
     from astro_cli.services import base_url
     from astro_cli.watch import WATCHED, changes
 
-    app = obj(ctx)
     status = started(app)
     if status.state == "stopped" or status.port is None:
         raise AstroError("the sandbox is not running", hint="start it with `astro airflow start`")

@@ -258,8 +258,9 @@ def test_two_test_runs_at_once_do_not_collide(shop: Astro, url: str):
         assert process.returncode == 0, out + err
 
 
-def test_watch_tells_errors_and_brings_the_api_up_to_date(shop: Astro, url: str):
-    process = shop.spawn("airflow", "watch")
+@pytest.mark.parametrize("command", [("airflow", "watch"), ("start", "--no-browser", "--watch")])
+def test_watch_tells_errors_and_brings_the_api_up_to_date(shop: Astro, url: str, command: tuple[str, ...]):
+    process = shop.spawn(*command)
     try:
         assert process.stderr is not None
         while "watching" not in (line := process.stderr.readline()):

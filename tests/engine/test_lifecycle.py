@@ -250,9 +250,11 @@ def test_no_secret_is_in_an_image_an_argument_list_or_what_inspect_shows(shop: A
     assert CANARY not in logs
 
 
-def test_only_loopback_is_listened_on_and_postgres_not_at_all(shop: Astro, url: str, client: Any):
+def test_only_loopback_is_listened_on_and_postgres_not_at_all(
+    shop: Astro, url: str, client: Any, docker_ip: str
+):
     published = {name: container.ports for name, container in containers(client, shop).items()}
-    assert {binding["HostIp"] for binding in published["airflow"]["8080/tcp"]} == {"127.0.0.1"}
+    assert {binding["HostIp"] for binding in published["airflow"]["8080/tcp"]} == {docker_ip} == {"127.0.0.1"}
     assert not any(published["postgres"].values())
 
 
