@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,6 +104,8 @@ class AstroGroup(_SharedOptions, TyperGroup):
             known = {name: name for name in self.list_commands(ctx)}
             if ctx.parent is None:
                 known = {spec.name: f"astro airflow {spec.name}" for spec in AIRFLOW_COMMANDS} | known
+            from difflib import get_close_matches
+
             close = get_close_matches(args[0], known, n=1)
             raise UsageError(
                 f"there is no command `{args[0]}` in `{ctx.command_path}`",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import typer
 
 from astro_cli.commands.options import obj
@@ -9,14 +12,13 @@ from astro_cli.commands.options import obj
 
 def version(ctx: typer.Context) -> None:
     """Show the versions of astro, its default Airflow, the engine that answers, and this platform."""
-    import platform
-
     from astro_cli import __version__
     from astro_cli.airflow import DEFAULT_VERSION
     from astro_cli.errors import EngineError
     from astro_cli.runtime.engine_http import find_reader
 
     app = obj(ctx)
+    system = os.uname()  # what the module `platform` tells, for a tenth of its cost
     try:
         info = find_reader(app.environ).info()
         engine = f"{info.name} {info.version} ({info.platform})"
@@ -26,7 +28,7 @@ def version(ctx: typer.Context) -> None:
         "astro": __version__,
         "airflow_default": DEFAULT_VERSION,
         "engine": engine,
-        "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "platform": f"{system.sysname} {system.machine}, Python {sys.version.split()[0]}",
     }
 
     def show() -> None:
