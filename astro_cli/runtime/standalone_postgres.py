@@ -42,7 +42,7 @@ READY_SECONDS = 30.0
 OPTIONS = {
     "unix_socket_permissions": "0700",
     "max_connections": "100",
-    "shared_buffers": "48MB",
+    "shared_buffers": "16MB",
     "work_mem": "4MB",
     "maintenance_work_mem": "32MB",
     "max_parallel_workers_per_gather": "0",
