@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from astro_cli import airflow
-from astro_cli.dagrun import Backfill, Dag, Dependency, ImportFault, PoolUse, Run, Task
+from astro_cli.dagrun import Backfill, Dag, DagFile, Dependency, ImportFault, PoolUse, Run, Task
 from astro_cli.errors import AstroError, UnhealthyError
 
 if TYPE_CHECKING:
@@ -106,12 +106,16 @@ class AirflowApi:
         """One DAG; NotFoundError when it was never parsed."""
         return Dag.from_api(self._get(f"/api/v2/dags/{_part(dag_id)}"))
 
-    def dag_files(self) -> dict[str, tuple[str, str]]:
-        """Path below `dags` of every DAG file to its token, for `reparse`, and the time of its last parse."""
-        return {
-            str(body["relative_fileloc"]): (str(body["file_token"]), str(body["last_parsed_time"]))
-            for body in self._all("/api/v2/dags", "dags")
-        }
+    def dag_files(self) -> dict[str, DagFile]:
+        """What Airflow knows of every DAG file, by its path below `dags`."""
+        files: dict[str, DagFile] = {}
+        for body in self._all("/api/v2/dags", "dags"):
+            path, file = str(body["relative_fileloc"]), DagFile.from_api(body)
+            known = files.get(path)
+            # A DAG that the file no longer has is listed for a while, with the time when it still had it.
+            if known is None or known.parsed_at < file.parsed_at:
+                files[path] = file
+        return files
 
     def reparse(self, token: str) -> None:
         """Have a DAG file parsed at once, and the folder searched for new ones."""

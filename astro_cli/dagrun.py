@@ -58,6 +58,26 @@ class Dag:
 
 
 @dataclass(frozen=True)
+class DagFile:
+    """One DAG file as Airflow knows it.
+
+    Attributes:
+        token: by which a parse of it is asked for.
+        parsed_at: when its last parse began, in seconds since the epoch; 0 before the first.
+    """
+
+    token: str
+    parsed_at: float
+
+    @classmethod
+    def from_api(cls, body: Mapping[str, Any]) -> DagFile:
+        """From the `DAGResponse` of one of its DAGs."""
+        ended = moment(body["last_parsed_time"])
+        began = ended.timestamp() - (body["last_parse_duration"] or 0.0) if ended else 0.0
+        return cls(str(body["file_token"]), began)
+
+
+@dataclass(frozen=True)
 class Run:
     """One run of a DAG. `state` is `queued`, `running`, `success` or `failed`; `kind` such as `manual`."""
 

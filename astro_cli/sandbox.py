@@ -342,8 +342,11 @@ class Sandbox:
                 if time.monotonic() - last_look >= WATCH_DEATHS_SECONDS:
                     last_look = time.monotonic()
                     self._fail_if_dead(report, only=only)
-                is_ready = api.is_ready(instance_name=stack.project_name, version=environment.airflow_version)
-                return True if is_ready else None
+                if not api.is_ready(instance_name=stack.project_name, version=environment.airflow_version):
+                    return None
+                # Airflow may still judge by the heartbeat of a process that is gone; the supervisor does not.
+                status = self.status()
+                return True if status is not None and status.healthy else None
 
             if wait_until(ready, seconds=seconds, pause=POLL_SECONDS) is None:
                 self._fail_if_dead(report)

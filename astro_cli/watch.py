@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from astro_cli.dagrun import DagFile
     from astro_cli.parse_report import ParseReport
 
 WATCHED = ("dags", "include", "plugins")
@@ -22,6 +23,7 @@ DAG_SUFFIXES = (".py", ".zip")
 DEBOUNCE_MS = 300
 STEP_MS = 50
 VISIBLE_SECONDS = 10.0
+ASK_AGAIN_SECONDS = 1.0
 TICK_MS = 100
 
 
@@ -67,8 +69,8 @@ def _is_dag_file(path: str) -> bool:
 class Api(Protocol):
     """What is asked of the running Airflow."""
 
-    def dag_files(self) -> Mapping[str, tuple[str, str]]:
-        """Path below `dags` to the file's token and the time of its last parse."""
+    def dag_files(self) -> Mapping[str, DagFile]:
+        """What Airflow knows of every DAG file, by its path below `dags`."""
 
     def reparse(self, token: str) -> None:
         """Have the file parsed now."""
@@ -77,21 +79,40 @@ class Api(Protocol):
 class Refresh:
     """Airflow's own parse of what was saved: asked for at once, then awaited in short looks.
 
-    A file that Airflow does not know yet has no token, but any request makes it look at the whole folder.
+    A file that Airflow does not know yet has no token, but any request makes it look at the whole folder. A
+    request for a file that is being parsed is lost, so it is made again after a while.
+
+    Args:
+        saved_at: seconds since the epoch; a parse that began earlier may have read the old state.
     """
 
-    def __init__(self, api: Api, report: ParseReport, reaction: Reaction) -> None:
+    def __init__(
+        self,
+        api: Api,
+        report: ParseReport,
+        reaction: Reaction,
+        saved_at: float,
+        *,
+        ask_again_seconds: float = ASK_AGAIN_SECONDS,
+    ) -> None:
         self._api = api
-        self._began = time.monotonic()
-        self._before = before = api.dag_files()
-        touched = {below_dags(file.path): file for file in report.files}
-        self._expected = [path for path, file in touched.items() if not file.errors and file.dag_ids]
-        self._removed = [path for path in map(below_dags, reaction.removed) if path in before]
-        tokens = {before[path][0] for path in touched if path in before}
-        if before and (self._removed or any(path not in before for path in self._expected)):
-            tokens.add(next(iter(before.values()))[0])
+        self._ask_again_seconds = ask_again_seconds
+        self._began = self._asked = time.monotonic()
+        self._saved_at = saved_at
+        known = api.dag_files()
+        files = {below_dags(file.path): file for file in report.files}
+        self._expected = [path for path, file in files.items() if not file.errors and file.dag_ids]
+        self._removed = [below_dags(path) for path in reaction.removed]
+        self._touched = [*files, *self._removed]
+        self._ask(known)
+
+    def _ask(self, known: Mapping[str, DagFile]) -> None:
+        self._asked = time.monotonic()
+        tokens = {known[path].token for path in self._touched if path in known}
+        if known and (self._removed or any(path not in known for path in self._expected)):
+            tokens.add(next(iter(known.values())).token)
         for token in sorted(tokens):
-            api.reparse(token)
+            self._api.reparse(token)
 
     @property
     def seconds(self) -> float:
@@ -110,11 +131,13 @@ class Refresh:
 
     def done(self) -> bool:
         """Whether the API shows the new state now."""
-        now = self._api.dag_files()
-        parsed = all(
-            path in now and now[path][1] != self._before.get(path, ("", ""))[1] for path in self._expected
-        )
-        return parsed and not any(path in now for path in self._removed)
+        known = self._api.dag_files()
+        parsed = all(path in known and known[path].parsed_at >= self._saved_at for path in self._expected)
+        if parsed and not any(path in known for path in self._removed):
+            return True
+        if time.monotonic() - self._asked > self._ask_again_seconds:
+            self._ask(known)
+        return False
 
 
 def below_dags(path: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from astro_cli.dagrun import DagFile
 from astro_cli.parse_report import ParseReport, read_report
 from astro_cli.watch import PLUGIN_SERVICES, Reaction, Refresh, changes, react
 
@@ -33,15 +34,18 @@ def test_a_saved_file_concerns_itself_and_a_shared_one_concerns_all(
     assert react(saved, gone) == expected
 
 
-class FakeApi:
-    """An Airflow with these files, each at its version."""
+SAVED_AT = 100.0
 
-    def __init__(self, **files: int) -> None:
+
+class FakeApi:
+    """An Airflow with these files, each last parsed at its time."""
+
+    def __init__(self, **files: float) -> None:
         self.files = files
         self.asked: list[str] = []
 
-    def dag_files(self) -> dict[str, tuple[str, str]]:
-        return {f"{name}.py": (f"token-{name}", str(version)) for name, version in self.files.items()}
+    def dag_files(self) -> dict[str, DagFile]:
+        return {f"{name}.py": DagFile(f"token-{name}", time) for name, time in self.files.items()}
 
     def reparse(self, token: str) -> None:
         self.asked.append(token)
@@ -64,26 +68,40 @@ def parsed(*names: str, broken: bool = False) -> ParseReport:
 
 
 def test_an_edited_file_is_parsed_again_and_awaited():
-    api = FakeApi(a=1, b=1)
-    refresh = Refresh(api, parsed("a"), Reaction(parse=("dags/a.py",)))
+    api = FakeApi(a=50, b=50)
+    refresh = Refresh(api, parsed("a"), Reaction(parse=("dags/a.py",)), SAVED_AT)
     assert api.asked == ["token-a"]
     assert not refresh.done()
-    api.files["a"] = 2
+    api.files["a"] = 99.9
+    assert not refresh.done(), "that parse began before the save"
+    api.files["a"] = 100.1
     assert refresh.done()
 
 
+def test_a_file_that_airflow_has_read_before_it_was_asked_is_up_to_date():
+    api = FakeApi(a=100.1)
+    assert Refresh(api, parsed("a"), Reaction(parse=("dags/a.py",)), SAVED_AT).done()
+
+
+def test_a_request_that_was_lost_is_made_again():
+    api = FakeApi(a=50)
+    refresh = Refresh(api, parsed("a"), Reaction(parse=("dags/a.py",)), SAVED_AT, ask_again_seconds=0.0)
+    assert not refresh.done()
+    assert api.asked == ["token-a", "token-a"]
+
+
 def test_a_new_file_has_no_token_so_another_one_makes_airflow_look():
-    api = FakeApi(a=1)
-    refresh = Refresh(api, parsed("new"), Reaction(parse=("dags/new.py",)))
+    api = FakeApi(a=50)
+    refresh = Refresh(api, parsed("new"), Reaction(parse=("dags/new.py",)), SAVED_AT)
     assert api.asked == ["token-a"]
     assert not refresh.done()
-    api.files["new"] = 1
+    api.files["new"] = 101
     assert refresh.done()
 
 
 def test_a_removed_file_is_awaited_until_it_is_gone():
-    api = FakeApi(a=1, old=1)
-    refresh = Refresh(api, ParseReport((), 0.0), Reaction(removed=("dags/old.py",)))
+    api = FakeApi(a=50, old=50)
+    refresh = Refresh(api, ParseReport((), 0.0), Reaction(removed=("dags/old.py",)), SAVED_AT)
     assert api.asked
     assert not refresh.done()
     del api.files["old"]
@@ -91,8 +109,8 @@ def test_a_removed_file_is_awaited_until_it_is_gone():
 
 
 def test_a_broken_file_is_reparsed_so_that_the_ui_shows_it_but_nothing_is_awaited():
-    api = FakeApi(a=1)
-    refresh = Refresh(api, parsed("a", broken=True), Reaction(parse=("dags/a.py",)))
+    api = FakeApi(a=50)
+    refresh = Refresh(api, parsed("a", broken=True), Reaction(parse=("dags/a.py",)), SAVED_AT)
     assert api.asked == ["token-a"]
     assert not refresh.tells
 

@@ -62,7 +62,7 @@ def _act(app: App, loop: InnerLoop, api: AirflowApi, reaction: Reaction) -> Refr
     from astro_cli.parse_report import ParseReport
     from astro_cli.watch import Refresh, paths_to_parse
 
-    console = app.console
+    console, saved_at = app.console, time.time()
     console.note(f"{time.strftime('%H:%M:%S')}  {', '.join([*reaction.parse, *reaction.removed]) or 'saved'}")
     paths = paths_to_parse(app.project.root, reaction)
     report = loop.parse(paths) if paths else ParseReport((), 0.0)
@@ -72,7 +72,7 @@ def _act(app: App, loop: InnerLoop, api: AirflowApi, reaction: Reaction) -> Refr
     for service in reaction.restart:
         console.note(f"restarting {service}: plugins have changed")
         app.sandbox.restart_service(service)
-    return None if reaction.restart else Refresh(api, report, reaction)
+    return None if reaction.restart else Refresh(api, report, reaction, saved_at)
 
 
 def _look(app: App, refresh: Refresh | None) -> Refresh | None:

@@ -10,7 +10,8 @@ library only, nothing of astro_cli.
     supervisor.py restart RUN_DIR SERVICE     ask the running supervisor for a fresh process; exit code 0 or 1
 
 `exec` with the command `astro-runner` is the client of the warm runner (runner.py, beside this file), a child that
-is forked when somebody asks for it and that ends by itself; it is no service and not in status.json.
+is forked when somebody asks for it and that ends by itself; it is no service and not in status.json. With the command
+`astro-debug` it is the other side of the debugger's hook (debugger.py, beside this file).
 
 RUN_DIR/environment.json   {"NAME": "value"}: added to the environment, never printed.
 
@@ -28,6 +29,7 @@ RUN_DIR/config.json        only `services` is required:
     grace_seconds  between SIGTERM and SIGKILL; default 15
     fork           true: fork and call `entry`; false: execute the argument lists as programs (macOS)
     entry          "module:function" called with `sys.argv` set; default "airflow.__main__:main"
+    debugger       true: tasks ask whether somebody waits to debug them (needs `fork`); default false
 
 RUN_DIR/status.json        replaced atomically on every change and at least every 5 s:
     version, pid, updated_at (epoch seconds), memory (bytes of the supervisor alone, or null)
@@ -83,7 +85,7 @@ STATUS_SECONDS = 5.0
 MEMORY_SECONDS = 10.0
 MEMORY_SECONDS_STARTING = 2.0
 HEALTH_SECONDS = 5.0
-HEALTH_SECONDS_STARTING = 1.0
+HEALTH_SECONDS_STARTING = 0.3
 HEALTH_SECONDS_SILENT = 0.25  # nothing answers: a refused connection costs nothing
 HEALTH_TIMEOUT = 10.0
 DATABASE_SECONDS = 0.1
@@ -96,6 +98,7 @@ LOG_BYTES = 10_000_000
 LOG_FILES = 3
 DATABASE_SERVER = "postgres"
 RUNNER = "astro-runner"
+DEBUGGER = "astro-debug"
 
 # What the four components import anyway, found by comparing sys.modules of the running components. A module
 # that does not exist in another Airflow version is skipped: it costs time, not correctness.
@@ -147,6 +150,7 @@ class Config:
     grace_seconds: float = 15.0
     fork: bool = True
     entry: str = "airflow.__main__:main"
+    debugger: bool = False
 
     @classmethod
     def load(cls, path: Path) -> Config:
@@ -1074,9 +1078,9 @@ class Supervisor:
 # -------------------------------------------------------------------------------------------------- commands
 
 
-def load_runner() -> ModuleType:
-    """The module runner.py beside this file, which is no place to import from."""
-    spec = importlib.util.spec_from_file_location("astro_runner", Path(__file__).with_name("runner.py"))
+def load_beside(name: str) -> ModuleType:
+    """A module beside this file, which is no place to import from: `runner` or `debugger`."""
+    spec = importlib.util.spec_from_file_location(f"astro_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -1087,7 +1091,7 @@ def load_runner() -> ModuleType:
 def run_component(run_dir: Path, config: Config, service: Service) -> None:
     """In a forked child: be the program. Returns, or leaves by SystemExit, like its entry point."""
     if service.name == RUNNER:
-        load_runner().serve(run_dir)
+        load_beside("runner").serve(run_dir)
         return
     if not config.fork or service.is_server:
         try:
@@ -1098,6 +1102,8 @@ def run_component(run_dir: Path, config: Config, service: Service) -> None:
     if service.name == "api-server":
         # It builds some hundred thousand objects that all stay; looking for garbage among them costs 0.3 s.
         gc.set_threshold(50_000, 20, 50)
+    if config.debugger and service.name == "scheduler":
+        load_beside("debugger").install(run_dir)
     sys.argv = list(service.argv)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -1129,7 +1135,9 @@ def execute(run_dir: Path, argv: list[str]) -> int:
     try:
         load_environment(run_dir / "environment.json")
         if argv[0] == RUNNER:
-            return int(load_runner().client(run_dir, argv[1:]))
+            return int(load_beside("runner").client(run_dir, argv[1:]))
+        if argv[0] == DEBUGGER:
+            return int(load_beside("debugger").command(run_dir, argv[1:]))
         os.execvp(argv[0], argv)  # noqa: S606
     except (ConfigError, OSError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)

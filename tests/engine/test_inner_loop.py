@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
-from tests.engine.astro import Astro, environment, get, wait_for_dag
+from tests.engine.astro import Astro, environment, get
 
 SETTINGS = """
 airflow:
@@ -258,31 +260,51 @@ def test_two_test_runs_at_once_do_not_collide(shop: Astro, url: str):
         assert process.returncode == 0, out + err
 
 
-@pytest.mark.parametrize("command", [("airflow", "watch"), ("start", "--no-browser", "--watch")])
-def test_watch_tells_errors_and_brings_the_api_up_to_date(shop: Astro, url: str, command: tuple[str, ...]):
-    process = shop.spawn(*command)
-    try:
+class Told:
+    """Collects what a running command writes to standard error."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.lines: list[str] = []
         assert process.stderr is not None
-        while "watching" not in (line := process.stderr.readline()):
-            assert line, "watch ended"
-        time.sleep(1)
-        shop.write("dags/fresh.py", SIMPLE.replace("NAME", "fresh"))
-        assert wait_for_dag(url, "fresh", 30) < 30
-        shop.write("dags/fresh.py", SIMPLE.replace("NAME", "edited"))
-        assert wait_for_dag(url, "edited", 30) < 30
-        shop.write("dags/fresh.py", "import dag_of_airflow\n")
-        time.sleep(3)
-        (shop.folder / "dags/fresh.py").unlink()
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            known = httpx.get(f"{url}/api/v2/dags", trust_env=False, timeout=30).json()["dags"]
-            if not {"fresh", "edited"} & {dag["dag_id"] for dag in known}:
-                break
-            time.sleep(0.2)
-        else:
-            raise AssertionError("the removed DAG is still shown")
-    finally:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "No module named 'dag_of_airflow'" in out
+        self._reader = threading.Thread(target=self.lines.extend, args=(process.stderr,), daemon=True)
+        self._reader.start()
+
+    def end(self) -> None:
+        self._reader.join(30)
+
+    def wait_for(self, text: str, *, after: int = 0, seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while not any(text in line for line in self.lines[after:]):
+            assert time.monotonic() < end, f"not told: {text}\n{''.join(self.lines)}"
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("command", [("airflow", "watch"), ("start", "--no-browser", "--watch")])
+def test_watch_tells_errors_and_when_the_api_is_up_to_date(shop: Astro, url: str, command: tuple[str, ...]):
+    def shown() -> set[str]:
+        known = httpx.get(f"{url}/api/v2/dags", trust_env=False, timeout=30).json()["dags"]
+        return {dag["dag_id"] for dag in known}
+
+    with shop.spawn(*command) as process:
+        told = Told(process)
+        try:
+            told.wait_for("watching", seconds=240)
+            time.sleep(1)
+            for name in ("fresh", "edited", "edited_again"):
+                before = len(told.lines)
+                shop.write("dags/fresh.py", SIMPLE.replace("NAME", name))
+                told.wait_for("Airflow is up to date", after=before)
+                assert name in shown()
+            shop.write("dags/fresh.py", "import dag_of_airflow\n")
+            time.sleep(3)
+            before = len(told.lines)
+            (shop.folder / "dags/fresh.py").unlink()
+            told.wait_for("Airflow is up to date", after=before)
+            assert not {"fresh", "edited", "edited_again"} & shown()
+            process.send_signal(signal.SIGINT)
+            assert process.stdout is not None
+            assert "No module named 'dag_of_airflow'" in process.stdout.read()
+            assert process.wait(60) == 0, "".join(told.lines)
+            told.end()
+        finally:
+            process.kill()  # does nothing after a good end
