@@ -106,6 +106,65 @@ def sandbox_environment(
     }
 
 
+DEPLOYED_CODE = f"{HOME.rpartition('/')[0]}/astro/deploy"
+"""Where the engine image keeps what runs in deployed containers alone (`astro_cli/deploy/inside`)."""
+
+AUTH_MANAGER = "AIRFLOW__CORE__AUTH_MANAGER"
+ADMIN = "admin"
+"""The user that a deployment begins with, unless it brings an auth manager of its own."""
+
+
+def deployed_environment(
+    *, instance_name: str, base_url: str, parallelism: int, user: Mapping[str, str]
+) -> dict[str, str]:
+    """Airflow's configuration for a deployment: a real login, nothing shown that need not be.
+
+    Args:
+        base_url: the address in the user's browser.
+        user: the deployment's own variables, which win over these except for `RESERVED`.
+    """
+    own = {
+        "AIRFLOW_HOME": HOME,
+        "AIRFLOW__API__BASE_URL": base_url,
+        "AIRFLOW__API__EXPOSE_CONFIG": "False",
+        "AIRFLOW__API__INSTANCE_NAME": instance_name,
+        "AIRFLOW__API__HOST": "0.0.0.0",  # noqa: S104 - inside the container; only the proxy is published
+        "AIRFLOW__API__PORT": str(API_PORT),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__DAGS_FOLDER": f"{HOME}/dags",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://api-server:{API_PORT}/execution/",
+        "AIRFLOW__CORE__EXECUTOR": "astro_executor.LocalExecutor",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": str(parallelism),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": f"{HOME}/plugins",
+        "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False",  # a release is migrated before anything of it starts
+        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": f"{PROCESSOR_LOGGER}=WARNING",
+        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "True",
+        "FORWARDED_ALLOW_IPS": "*",  # the proxy's address changes, and nothing else reaches the api-server
+        "PYTHONPATH": f"{HOME}:{DEPLOYED_CODE}",
+    }
+    if AUTH_MANAGER not in user:
+        own |= {
+            AUTH_MANAGER: "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": "/tmp/astro-login.json",  # noqa: S108 - the container's
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
+        }
+    return own | {name: value for name, value in user.items() if name not in RESERVED}
+
+
+def gate_environment() -> dict[str, str]:
+    """Airflow's configuration for a check of an image before it is deployed."""
+    return {
+        "AIRFLOW_HOME": HOME,
+        "AIRFLOW__CORE__DAGS_FOLDER": f"{HOME}/dags",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": f"{HOME}/plugins",
+        "PYTHONPATH": HOME,
+    }
+
+
 def private_environment(secrets: Mapping[str, str], *, site: Site = CONTAINER) -> dict[str, str]:
     """The part of the configuration that holds secrets; it never enters an image or `docker inspect`.
 

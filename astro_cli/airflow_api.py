@@ -139,9 +139,29 @@ class AirflowApi:
         """One run."""
         return Run.from_api(self._get(_run_path(dag_id, run_id)))
 
-    def trigger(self, dag_id: str, *, logical_date: str | None, conf: Mapping[str, Any]) -> Run:
-        """Make a run; ConflictError when the DAG has one for that date."""
+    def task_ids(self, dag_id: str) -> tuple[str, ...]:
+        """The tasks that a DAG has now."""
+        found = self._get(f"/api/v2/dags/{_part(dag_id)}/tasks")
+        return tuple(str(each["task_id"]) for each in found["tasks"])
+
+    def clear_task(self, dag_id: str, run_id: str, task_id: str, map_index: int | None) -> None:
+        """Have one task of a run done again, or one instance of a mapped task; what comes after it stays."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id if map_index is None else [task_id, map_index]],
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self._call("POST", f"/api/v2/dags/{_part(dag_id)}/clearTaskInstances", json=body)
+
+    def trigger(
+        self, dag_id: str, *, logical_date: str | None, conf: Mapping[str, Any], run_id: str | None = None
+    ) -> Run:
+        """Make a run, by default with an id of Airflow's; ConflictError when the DAG has one for that date."""
         body = {"logical_date": logical_date, "conf": dict(conf)}
+        if run_id is not None:
+            body["dag_run_id"] = run_id
         return Run.from_api(self._call("POST", f"/api/v2/dags/{_part(dag_id)}/dagRuns", json=body))
 
     def tasks(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from astro_cli.console import Console
     from astro_cli.project import Project
+    from astro_cli.runtime.docker import DockerEngine
     from astro_cli.runtime.engine import Engine
     from astro_cli.sandbox import Sandbox
     from astro_cli.settings import Settings
@@ -110,6 +111,19 @@ class App:
 
         return DockerEngine(self.environ, lambda: self.settings)
 
+    @cached_property
+    def docker(self) -> DockerEngine:
+        """This machine's Docker engine, which builds what is deployed.
+
+        Raises:
+            EngineError: none answers.
+        """
+        from astro_cli.runtime.docker import DockerEngine
+
+        engine = DockerEngine(self.environ, lambda: self.settings)
+        engine.check()
+        return engine
+
     def engines(self) -> tuple[Engine, ...]:
         """Every engine that answers here; one that should but does not is warned of."""
         found = []
@@ -150,6 +164,23 @@ class App:
 
         try:
             return typer.confirm(question, default=False, err=True)
+        except typer.Abort as exc:
+            raise Interrupted("interrupted at the question", hint="nothing was changed") from exc
+
+    def confirm_name(self, name: str) -> bool:
+        """Ask for the name of what will be lost; True if it was typed.
+
+        Raises:
+            UsageError: nobody can be asked.
+        """
+        if self.assume_yes:
+            return True
+        if self.no_input or not sys.stdin.isatty():
+            raise UsageError(f"nobody is here to type the name {name}", hint="add `--yes` to say yes")
+        import typer
+
+        try:
+            return bool(typer.prompt(f"Type {name} to remove it", default="", show_default=False, err=True) == name)
         except typer.Abort as exc:
             raise Interrupted("interrupted at the question", hint="nothing was changed") from exc
 

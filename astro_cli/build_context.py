@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from astro_cli import hot_objects
 from astro_cli.airflow import PROJECT_FOLDERS
 from astro_cli.errors import ProjectError
 
@@ -111,7 +112,8 @@ def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[Conte
     """The files a build of `folder` may copy, sorted by name; symbolic links stay links.
 
     Only a link in the place of `dags`, `plugins`, `include` or `tests` is followed: it stands for that folder.
-    The Dockerfile and `.dockerignore` are always part of it. Sockets, pipes and devices never are.
+    The Dockerfile and `.dockerignore` are always part of it. Sockets, pipes and devices never are, nor the files of
+    `hot_objects`.
 
     Raises:
         ProjectError: `.dockerignore` is malformed, or a file cannot be read.
@@ -119,6 +121,7 @@ def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[Conte
     ignore_file = folder / ".dockerignore"
     rules = IgnoreRules(ignore_file.read_text(encoding="utf-8") if ignore_file.is_file() else "")
     always = {dockerfile, ".dockerignore"}
+    never = hot_objects.FILES.values()
 
     def refuse(error: OSError) -> None:
         raise ProjectError(f"`{error.filename}` cannot be read: {error.strerror}") from error
@@ -138,7 +141,7 @@ def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[Conte
         folders[:] = kept
         for name in files:
             path = (relative / name).as_posix()
-            if path in always or not rules.ignores(path):
+            if path in always or not (path in never or rules.ignores(path)):
                 found.append(path)
     usable = (name for name in sorted(found) if _is_usable(folder / name))
     return tuple(
@@ -151,15 +154,19 @@ def _is_usable(path: Path) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
 
 
-BESIDE_SUPERVISOR = ("runner.py", "astro_pytest.py")
+BESIDE_SUPERVISOR = ("runner.py", "debugger.py", "astro_pytest.py")
 """Modules of astro that run in the environment of Airflow and know the supervisor by its folder."""
+INSIDE = "deploy/inside"
+"""Folder of the modules that run in deployed containers alone."""
 
 
 def engine_context(images: Path, supervisor: Path) -> tuple[ContextFile, ...]:
     """The context of `images/Dockerfile`: the files beside it, the supervisor, and what lies beside that."""
     files = [ContextFile(path.name, path) for path in sorted(images.iterdir()) if path.is_file()]
     beside = (ContextFile(name, supervisor.with_name(name)) for name in BESIDE_SUPERVISOR)
-    return (*files, ContextFile("supervisor.py", supervisor), *beside)
+    inside = (supervisor.parent.parent / INSIDE).glob("[!_]*.py")
+    deployed = (ContextFile(f"inside/{path.name}", path) for path in sorted(inside))
+    return (*files, ContextFile("supervisor.py", supervisor), *beside, *deployed)
 
 
 def write_context(files: Iterable[ContextFile], stream: IO[bytes]) -> None:

@@ -18,7 +18,14 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from astro_cli.app import App
-from astro_cli.commands import AIRFLOW_COMMANDS, AIRFLOW_GROUPS, ROOT_COMMANDS, CommandSpec, GroupSpec
+from astro_cli.commands import (
+    AIRFLOW_COMMANDS,
+    AIRFLOW_GROUPS,
+    ROOT_COMMANDS,
+    ROOT_GROUPS,
+    CommandSpec,
+    GroupSpec,
+)
 from astro_cli.console import Console, standard_console
 from astro_cli.errors import AstroError, Interrupted, ProjectError, UsageError
 
@@ -257,6 +264,8 @@ def build_app() -> typer.Typer:
         group.add_typer(_group(spec), name=spec.name)
     root.add_typer(group, name="airflow")
     root.add_typer(group, name="dev", hidden=True)
+    for spec in ROOT_GROUPS:
+        root.add_typer(_group(spec), name=spec.name)
     return root
 
 

@@ -45,6 +45,10 @@ def postgres_image(airflow_version: str) -> str:
     return f"localhost/astro/postgres:{POSTGRES_MAJOR}-airflow{airflow_version}"
 
 
+PROXY_IMAGE = "localhost/astro/proxy:latest"
+"""The name of the image that stands in front of a deployment's api-servers."""
+
+
 def project_image(project_id: str, inputs_hash: str) -> str:
     """The name of a project's image: one tag for each state of its inputs."""
     return f"localhost/astro/project-{project_id.lower()}:{inputs_hash[:12]}"

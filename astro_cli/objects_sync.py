@@ -72,12 +72,10 @@ class ObjectsFile:
         return read_text(self.path, name=self.path.name, hint=hint)
 
 
-def import_objects(api: AirflowApi, file: ObjectsFile) -> Objects:
-    """Write what the file says to the sandbox; what only the sandbox has stays. Returns what was written."""
-    objects = file.read()
+def import_objects(api: AirflowApi, objects: Objects) -> None:
+    """Write objects to the sandbox; what only the sandbox has stays."""
     for collection, entities in api_bodies(objects).items():
         api.upsert(collection, entities)
-    return objects
 
 
 def export_objects(

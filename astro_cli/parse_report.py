@@ -216,10 +216,10 @@ def as_text(report: ParseReport) -> Iterator[str]:
     for file in report.files:
         for problem in file.errors:
             yield ""
-            yield from _problem_lines(file.path, "error", problem)
+            yield from problem_lines(file.path, "error", problem)
         for problem in file.warnings:
             yield ""
-            yield from _problem_lines(file.path, "warning", problem)
+            yield from problem_lines(file.path, "warning", problem)
     yield ""
     yield summary(report)
 
@@ -239,7 +239,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _problem_lines(path: str, word: str, problem: Problem) -> Iterator[str]:
+def problem_lines(path: str, word: str, problem: Problem) -> Iterator[str]:
+    """One problem of the file `path` with its source and the calls that led there; `word` is its rank."""
     yield f"{word}: {problem.place or path}: {problem.sentence}"
     width = len(str(problem.source[-1].line)) if problem.source else 0
     for line in problem.source:
@@ -281,7 +282,7 @@ def as_junit(report: ParseReport) -> str:
 
 
 def _joined(file: ParsedFile, word: str, problems: tuple[Problem, ...]) -> str:
-    return _xml_safe("\n".join(line for one in problems for line in _problem_lines(file.path, word, one)))
+    return _xml_safe("\n".join(line for one in problems for line in problem_lines(file.path, word, one)))
 
 
 def _xml_safe(text: str) -> str:

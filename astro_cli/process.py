@@ -88,6 +88,29 @@ def run(
     return Completed(process.returncode, "".join(said))
 
 
+def ask(argv: Sequence[str], text: str, *, env: Mapping[str, str], seconds: float) -> Completed:
+    """Give a program `text` to read and take what it writes to its first output; the second one is not kept.
+
+    Raises:
+        OSError: the program cannot be run, or has not ended after `seconds` (it is killed).
+    """
+    try:
+        done = subprocess.run(  # noqa: S603
+            list(argv),
+            input=text,
+            env=dict(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise TimeoutError(f"`{argv[0]}` did not answer within {seconds:.0f} seconds") from exc
+    return Completed(done.returncode, done.stdout)
+
+
 def attach(
     argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: bool = True, interactive: bool = False
 ) -> int:
@@ -123,10 +146,13 @@ def _default_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def leave_behind(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Identity:
+def leave_behind(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path, stdin: int = subprocess.DEVNULL
+) -> Identity:
     """Start a program in a session of its own, which goes on when this process ends.
 
-    What it writes is appended to `log`, which only this user may read. It has no terminal and no input.
+    What it writes is appended to `log`, which only this user may read. It has no terminal, and no input unless
+    `stdin` is a file descriptor.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "ab") as output:
@@ -134,7 +160,7 @@ def leave_behind(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log:
             list(argv),
             env=dict(env),
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -173,6 +199,11 @@ def _signal(identity: Identity, number: signal.Signals, *, group: bool = False) 
             os.kill(identity.pid, number)
     except ProcessLookupError:
         pass
+
+
+def identity(pid: int) -> Identity:
+    """Which process has this id now."""
+    return Identity(pid, _started(pid) or "")
 
 
 def find(pid: int, *, started_at: float) -> Identity | None:

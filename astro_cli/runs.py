@@ -187,6 +187,7 @@ def start_run(
     logical_date: str | None,
     unpause: bool,
     wait: bool,
+    run_id: str | None = None,
 ) -> tuple[Run, bool]:
     """Make a run; returns it, and whether the DAG is paused, so that the run stays queued.
 
@@ -194,14 +195,15 @@ def start_run(
         logical_date: ISO 8601, or None for a run without one, as the web UI makes it.
         unpause: unpause the DAG, if it is paused.
         wait: whether the caller will wait for the run, which a paused DAG would never end.
+        run_id: an id of the caller's choice instead of Airflow's.
 
     Raises:
         AstroError: no such DAG, a run for that date exists, or the DAG is paused and `wait` is asked for.
     """
     dag = find_dag(api, dag_id)
-    _allow(api, dag, unpause=unpause, wait=wait)
+    allow_run(api, dag, unpause=unpause, wait=wait)
     try:
-        run = api.trigger(dag_id, logical_date=logical_date, conf=conf)
+        run = api.trigger(dag_id, logical_date=logical_date, conf=conf, run_id=run_id)
     except ConflictError as exc:
         raise AstroError(
             f"`{dag_id}` has a run for {logical_date} already" if logical_date else exc.message,
@@ -210,7 +212,7 @@ def start_run(
     return run, dag.paused and not unpause
 
 
-def _allow(api: AirflowApi, dag: Dag, *, unpause: bool, wait: bool) -> None:
+def allow_run(api: AirflowApi, dag: Dag, *, unpause: bool, wait: bool) -> None:
     """Make sure that a run of the DAG can begin."""
     if dag.stale:
         raise AstroError(
@@ -465,7 +467,7 @@ def start_backfill(api: AirflowApi, request: BackfillRequest, *, unpause: bool, 
     Raises:
         AstroError: the DAG is paused and nothing would happen, or it has a backfill that goes on.
     """
-    _allow(api, find_dag(api, request.dag_id), unpause=unpause, wait=wait)
+    allow_run(api, find_dag(api, request.dag_id), unpause=unpause, wait=wait)
     try:
         return api.create_backfill(request.body())
     except ConflictError as exc:

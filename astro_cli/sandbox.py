@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from astro_cli import ports
+from astro_cli import hot_objects, ports
 from astro_cli.airflow import PROJECT_FOLDERS, RESERVED
 from astro_cli.diagnosis import describe_death, suggest_fix
 from astro_cli.envfile import load_env
@@ -25,6 +25,7 @@ from astro_cli.runtime.engine import (
     PrepareOptions,
 )
 from astro_cli.services import build_stack
+from astro_cli.snapshots import key_id
 from astro_cli.state import SandboxState
 from astro_cli.wait import wait_until
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from astro_cli.runtime.engine import Engine, Report, SandboxStatus, ServiceStatus
     from astro_cli.services import Stack
     from astro_cli.settings import Settings
+    from astro_cli.snapshots import Snapshot
 
 LAST_LINES = 15
 POLL_SECONDS = 0.3
@@ -77,6 +79,14 @@ class StartResult:
 
 
 @dataclass(frozen=True)
+class KillResult:
+    """What a kill removed, and the snapshot it kept in a file, if any."""
+
+    changes: tuple[Change, ...]
+    kept: Snapshot | None
+
+
+@dataclass(frozen=True)
 class _Inputs:
     """The project's own files, read and checked before anything is touched."""
 
@@ -84,6 +94,7 @@ class _Inputs:
     objects: Objects
     objects_hash: str
     folders: tuple[str, ...]
+    hot: tuple[str, ...] = ()
 
 
 class Sandbox:
@@ -165,17 +176,26 @@ class Sandbox:
         ):
             return self._engine.down(self.state.sandbox_id, data=False, report=report)
 
-    def kill(self, report: Report) -> tuple[Change, ...]:
-        """End all services and remove everything of this sandbox, its history included."""
+    def kill(self, report: Report, *, snapshot: bool = True) -> KillResult:
+        """End all services and remove everything of this sandbox, its history included.
+
+        Args:
+            report: is told of the steps.
+            snapshot: first write the database, if it runs, to a file that stays.
+        """
+        from astro_cli.snapshot_workflow import Snapshots
+
+        snapshots = Snapshots(self._engine, self.state)
         with (
             self.state.lock("kill"),
             interruptible("a part of the sandbox may be left: `astro airflow kill` removes the rest"),
         ):
+            kept = snapshots.keep_before_kill(report) if snapshot else None
             changes = self._engine.down(self.state.sandbox_id, data=True, report=report)
             for other in self._others():
                 changes += other.down(self.state.sandbox_id, data=True, report=report)
-            self.state.forget()
-            return changes
+            self.state.forget(keep_key=snapshots.outlive_kill)
+            return KillResult(changes, kept)
 
     def _others(self) -> Iterator[Engine]:
         """Other engines on which this sandbox was started once."""
@@ -226,11 +246,18 @@ class Sandbox:
                 f"the project has no folder `dags` ({root / 'dags'})",
                 hint="make it (`mkdir dags`), or write the missing files with `astro airflow init --force`",
             )
+        hot = tuple(hot_objects.read_hot_files(root))
+        hot_folder = (hot_objects.FOLDER,) if hot else ()
+        if hot and any(name.startswith(hot_objects.PREFIX) for name in environment):
+            report.warn(
+                f"{hot_objects.FOLDER}/ is not read: the environment file sets a secrets backend of its own"
+            )
         return _Inputs(
             environment=environment,
             objects=objects,
             objects_hash=hashlib.sha256(json.dumps(api_bodies(objects)).encode()).hexdigest(),
-            folders=tuple(folder for folder in PROJECT_FOLDERS if (root / folder).is_dir()),
+            folders=tuple(folder for folder in (*PROJECT_FOLDERS, *hot_folder) if (root / folder).is_dir()),
+            hot=hot,
         )
 
     def _bring_up(
@@ -255,7 +282,12 @@ class Sandbox:
                     raise self._port_error(exc.port, option) from exc
                 refused, running = port, None
                 continue
-            self.state.remember(port=port, expose_db=options.expose_db, engine=self._engine.name)
+            self.state.remember(
+                port=port,
+                expose_db=options.expose_db,
+                engine=self._engine.name,
+                key=key_id(stack.private["AIRFLOW__CORE__FERNET_KEY"]),
+            )
             return stack, changes
         raise AstroError(
             "no port stayed free long enough to publish the web UI", hint="choose one with --port"
@@ -274,6 +306,7 @@ class Sandbox:
             parallelism=self._settings.number("sandbox.parallelism") or _default_parallelism(),
             secrets=self.state.secrets(),
             user_environment=inputs.environment,
+            hot_objects_kinds=inputs.hot,
         )
 
     def _running_port(self) -> int | None:

@@ -1,7 +1,7 @@
 """What `init` writes: a template from the package, turned into a project's files.
 
-A template is a folder below `astro_cli/templates/`. Its files are copied as they are, except `*.j2`, which
-are rendered. A leading dot is stored as `dot-`, so that neither git nor a package builder takes a template's
+A template is a folder below `astro_cli/templates/` that holds a `dot-astro`. Its files are copied as they
+are, except `*.j2`, which are rendered. A leading dot is stored as `dot-`, so that neither git nor a package builder takes a template's
 `.gitignore` or `.dockerignore` for its own.
 """
 
@@ -24,9 +24,7 @@ _SECRET = {".env", "airflow_settings.yaml"}
 
 def list_templates() -> list[str]:
     """The names that `project_files` knows, the default one first."""
-    names = (
-        folder.name for folder in TEMPLATES.iterdir() if folder.is_dir() and folder.name != "__pycache__"
-    )
+    names = (folder.name for folder in TEMPLATES.iterdir() if (folder / "dot-astro").is_dir())
     return sorted(names, key=lambda name: (name != DEFAULT_TEMPLATE, name))
 
 

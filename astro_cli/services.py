@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from astro_cli import airflow
+from astro_cli import airflow, hot_objects
 from astro_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,14 +121,20 @@ def build_stack(
     parallelism: int,
     secrets: Mapping[str, str],
     user_environment: Mapping[str, str],
+    hot_objects_kinds: Iterable[str] = (),
 ) -> Stack:
     """Resolve the table for one project.
+
+    Args:
+        hot_objects_kinds: which files of `hot_objects` the project has.
 
     The user's environment wins over the sandbox's settings, except for `airflow.RESERVED`.
     """
     own = airflow.sandbox_environment(
         instance_name=project_name, base_url=base_url(port), parallelism=parallelism, site=site
     )
+    if not any(name.startswith(hot_objects.PREFIX) for name in user_environment):
+        own |= hot_objects.backend_environment(hot_objects_kinds, site.project)
     private = airflow.private_environment(secrets, site=site)
     private.update({k: v for k, v in user_environment.items() if k not in airflow.RESERVED})
     return Stack(

@@ -110,7 +110,7 @@ def load_settings(environ: Mapping[str, str], *, project_root: Path | None) -> S
         values.update(_from_file(yamlfile.load(user_file)))
     if project_root is not None:
         root = yamlfile.load(project_root / PROJECT_FILE, name=str(PROJECT_FILE))
-        values.update(_from_file(root, besides=("project",)))
+        values.update(_from_file(root, besides=("project", "deployments")))
     for spec in SETTINGS:
         if text := environ.get(spec.variable):
             values[spec.key] = Value(_from_text(spec, text), spec.variable)

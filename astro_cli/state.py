@@ -120,10 +120,17 @@ class SandboxState:
         finally:
             lock.release()
 
-    def forget(self) -> None:
-        """Remove everything kept for this sandbox except its lock and its secrets' folder."""
+    def forget(self, *, keep_key: bool = False) -> None:
+        """Remove everything kept for this sandbox except its lock and its folder.
+
+        Args:
+            keep_key: the Fernet key stays, for snapshots that outlive the sandbox.
+        """
+        key = {"fernet": self.secrets()["fernet"]} if keep_key else {}
         for name in ("state.json", "secrets.json", "holder"):
             (self.folder / name).unlink(missing_ok=True)
+        if key:
+            write_atomic(self.folder / "secrets.json", json.dumps(key))
 
 
 _SECRETS: dict[str, Callable[[], str]] = {
@@ -132,6 +139,11 @@ _SECRETS: dict[str, Callable[[], str]] = {
     "jwt": lambda: secrets.token_urlsafe(48),
     "api": lambda: secrets.token_urlsafe(48),
 }
+
+
+def new_secrets() -> dict[str, str]:
+    """Random secrets that are kept nowhere."""
+    return {name: make() for name, make in _SECRETS.items()}
 
 
 def path_id(root: Path) -> str:

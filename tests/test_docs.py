@@ -10,7 +10,7 @@ import pytest
 import tomllib
 
 import astro_cli
-from astro_cli.commands import AIRFLOW_COMMANDS, AIRFLOW_GROUPS, ROOT_COMMANDS, CommandSpec
+from astro_cli.commands import AIRFLOW_COMMANDS, AIRFLOW_GROUPS, ROOT_COMMANDS, ROOT_GROUPS, CommandSpec
 from astro_cli.errors import AstroError
 from astro_cli.settings import SETTINGS
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS_PAGE = (ROOT / "docs/commands.md").read_text()
 SPECS = {
     **{spec.name: spec for spec in (*AIRFLOW_COMMANDS, *ROOT_COMMANDS)},
-    **{f"{group.name} {spec.name}": spec for group in AIRFLOW_GROUPS for spec in group.commands},
+    **{f"{group.name} {spec.name}": spec for group in (*AIRFLOW_GROUPS, *ROOT_GROUPS) for spec in group.commands},
 }
 
 

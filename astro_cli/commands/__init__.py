@@ -48,15 +48,18 @@ AIRFLOW_COMMANDS = (
     CommandSpec("parse", "Check every DAG file in a moment.", "parse"),
     CommandSpec("test", "Run a DAG once, leaving no trace.", "test"),
     CommandSpec("pytest", "Run the project's tests in the sandbox.", "pytest", PASS_THROUGH),
+    CommandSpec("debug", "Stop in a task's code with your debugger.", "debug"),
     CommandSpec("watch", "Parse on save; the UI follows at once.", "watch"),
     CommandSpec("trigger", "Start a run of a DAG, and wait for it.", "trigger"),
     CommandSpec("runs", "Show the runs of one DAG or all.", "runs"),
     CommandSpec("tasks", "Show the tasks of a run.", "tasks"),
     CommandSpec("why", "Say why nothing is running.", "why"),
     CommandSpec("backfill", "Run a DAG for past dates.", "backfill"),
+    CommandSpec("upgrade-test", "Try another Airflow; touch nothing.", "upgrade_test", file="upgrade_test"),
     CommandSpec("bash", "Open a shell beside a service.", "bash"),
     CommandSpec("run", "Run any `airflow` command.", "run", PASS_THROUGH),
     CommandSpec("build", "Build the project's image; start nothing.", "build"),
+    CommandSpec("deploy", "Put the project on a deployment.", "deploy"),
     CommandSpec("list", "Show every sandbox on this machine.", "list_sandboxes"),
     CommandSpec("poweroff", "Stop every sandbox on this machine.", "poweroff"),
 )
@@ -75,10 +78,22 @@ AIRFLOW_GROUPS = (
             CommandSpec("diff", "Compare the file with the sandbox.", "diff", file="object"),
         ),
     ),
+    GroupSpec(
+        "snapshot",
+        "Save the metadata database, and go back to it.",
+        (
+            CommandSpec("save", "Save the database as it is now.", "save", file="snapshot"),
+            CommandSpec("restore", "Go back to a snapshot.", "restore", file="snapshot"),
+            CommandSpec("list", "Show the snapshots.", "list_snapshots", file="snapshot"),
+            CommandSpec("delete", "Remove a snapshot.", "delete", file="snapshot"),
+            CommandSpec("export", "Write a snapshot to a file.", "export", file="snapshot"),
+            CommandSpec("import", "Take over a snapshot from a file.", "import_snapshot", file="snapshot"),
+        ),
+    ),
 )
 """The groups below `astro airflow`."""
 
-TOP_LEVEL = ("init", "start", "stop", "logs")
+TOP_LEVEL = ("init", "start", "stop", "logs", "deploy")
 """Those that are also reachable directly below `astro`."""
 
 ROOT_COMMANDS = (
@@ -86,3 +101,36 @@ ROOT_COMMANDS = (
     CommandSpec("version", "Show the versions of astro, Airflow and the engine.", "version"),
 )
 """The commands of `astro` itself, besides the group `airflow`."""
+
+ROOT_GROUPS = (
+    GroupSpec(
+        "deployment",
+        "Where the project is deployed, and what runs there.",
+        (
+            CommandSpec("add", "Declare a deployment.", "add", file="deployment"),
+            CommandSpec("list", "Show the declared deployments.", "list_deployments", file="deployment"),
+            CommandSpec(
+                "inspect", "Show all of one deployment's configuration.", "inspect", file="deployment"
+            ),
+            CommandSpec("remove", "Take one out of the configuration.", "remove", file="deployment"),
+            CommandSpec("ps", "Show what runs there.", "ps", file="deployment"),
+            CommandSpec("logs", "Show what the services wrote.", "logs", file="deployment_inside"),
+            CommandSpec("releases", "Show every release.", "releases", file="deployment"),
+            CommandSpec("rollback", "Go back to an earlier release.", "rollback", file="deployment"),
+            CommandSpec("run", "Run any `airflow` command there.", "run", PASS_THROUGH, "deployment_inside"),
+            CommandSpec("bash", "Open a shell beside a service.", "bash", file="deployment_inside"),
+            CommandSpec("stop", "End all services; data stays.", "stop", file="deployment"),
+            CommandSpec("start", "Start the services again.", "start", file="deployment"),
+            CommandSpec("backup", "Save the metadata database.", "backup", file="deployment"),
+            CommandSpec("restore", "Go back to a backup.", "restore", file="deployment"),
+            CommandSpec("unlock", "Take the lock from a run that is gone.", "unlock", file="deployment"),
+            CommandSpec("destroy", "Remove it from its host, with its data.", "destroy", file="deployment"),
+        ),
+    ),
+    GroupSpec(
+        "ci",
+        "Workflows for CI systems.",
+        (CommandSpec("init", "Write a small workflow that deploys.", "ci_init", file="ci"),),
+    ),
+)
+"""The groups below `astro` itself, besides `airflow`."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from astro_cli.commands.options import obj
 
 
-def kill(ctx: typer.Context) -> None:
+def kill(
+    ctx: typer.Context,
+    no_snapshot: Annotated[bool, typer.Option("--no-snapshot", help="Keep no copy of the database.")] = False,
+) -> None:
     """Remove the sandbox with all its data: run history, logs, connections made in the UI."""
     app = obj(ctx)
     console = app.console
@@ -15,16 +20,20 @@ def kill(ctx: typer.Context) -> None:
     console.note(f"This removes the sandbox of {app.project.name} ({app.project.root}):")
     console.note("  its containers and network, the metadata database, task logs, and the project's image")
     console.note("The project's files and the shared engine image stay.")
+    if not no_snapshot:
+        console.note("If the database runs, a snapshot of it is kept in a file; `--no-snapshot` keeps none.")
     if not app.confirm("Remove it all?"):
         console.result({"changes": []}, lambda: console.line("nothing was removed"))
         return
     with console.progress() as report:
-        changes = app.sandbox.kill(report)
-    console.result(
-        {"changes": [str(change) for change in changes]},
-        lambda: console.line(
-            f"removed: {', '.join(change.subject for change in changes)}"
-            if changes
-            else "there was nothing to remove"
-        ),
-    )
+        done = app.sandbox.kill(report, snapshot=not no_snapshot)
+
+    def show() -> None:
+        removed = ", ".join(change.subject for change in done.changes)
+        console.line(f"removed: {removed}" if removed else "there was nothing to remove")
+        if done.kept:
+            console.note(f"The database is kept in {done.kept.file}. After the next `astro airflow start`,")
+            console.note(f"`astro airflow snapshot restore {done.kept.name}` brings it back.")
+
+    kept = {"name": done.kept.name, "file": done.kept.file} if done.kept else None
+    console.result({"changes": [str(change) for change in done.changes], "snapshot": kept}, show)

@@ -88,7 +88,7 @@ def logs(
     app = obj(ctx)
     if follow and app.console.json:
         raise UsageError("--follow never ends, so it cannot be one JSON document", hint="leave out --json")
-    pattern = _pattern(grep)
+    pattern = pattern_of(grep)
     if dag is None and (task or run or try_number):
         raise UsageError("--task, --run and --try say which task logs of a DAG", hint="add --dag DAG")
     if dag is not None:
@@ -97,7 +97,7 @@ def logs(
         _task_logs(
             app,
             LogRequest(dag, run, task, try_number),
-            _Shown(tail=tail, since=_since(since) if since else 0.0, pattern=pattern, timestamps=timestamps),
+            _Shown(tail=tail, since=since_of(since) if since else 0.0, pattern=pattern, timestamps=timestamps),
             follow=follow,
         )
         return
@@ -105,7 +105,7 @@ def logs(
         services=service_names(service or (), also=ONE_SHOT),
         follow=follow,
         tail=tail,
-        since=_since(since) if since else None,
+        since=since_of(since) if since else None,
     )
     started(app)
     lines = app.engine.logs(app.sandbox.state.sandbox_id, query)
@@ -113,10 +113,11 @@ def logs(
     if app.console.json:
         app.console.result({"lines": [asdict(line) for line in chosen]})
         return
-    _print(app.console, chosen, timestamps=timestamps)
+    print_lines(app.console, chosen, timestamps=timestamps)
 
 
-def _print(console: Console, lines: Iterator[LogLine], *, timestamps: bool) -> None:
+def print_lines(console: Console, lines: Iterator[LogLine], *, timestamps: bool) -> None:
+    """Lines of several services, each behind its name."""
     from astro_cli.console import service_colour
     from astro_cli.services import SERVICES
 
@@ -186,7 +187,8 @@ def _print_task_line(console: Console, label: str, width: int, line: TaskLine, s
     console.line(f"{when}{prefix}{line.text}")
 
 
-def _pattern(text: str | None) -> re.Pattern[str] | None:
+def pattern_of(text: str | None) -> re.Pattern[str] | None:
+    """The expression of `--grep`."""
     if text is None:
         return None
     try:
@@ -195,7 +197,7 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
         raise typer.BadParameter(f"not a regular expression: {exc}", param_hint="--grep") from exc
 
 
-def _since(text: str) -> float:
+def since_of(text: str) -> float:
     """Seconds since the epoch of `10m` (ago) or an ISO 8601 time (local unless it says otherwise)."""
     import time
     from datetime import datetime

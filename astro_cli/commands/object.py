@@ -27,18 +27,30 @@ def import_objects(
     pools: Pools = False,
     settings_file: SettingsFile = None,
     env: EnvFiles = None,
+    no_snapshot: Annotated[
+        bool, typer.Option("--no-snapshot", help="Do not save the database first.")
+    ] = False,
 ) -> None:
     """Write the file's connections, variables and pools to the sandbox; what only the sandbox has stays."""
     from astro_cli import objects_sync
     from astro_cli.runs import connect
+    from astro_cli.snapshot_workflow import Snapshots
 
     app = obj(ctx)
     file = _file(app, settings_file, env, connections, variables, pools)
+    saved = None
     with connect(started(app)) as api:
-        written = objects_sync.import_objects(api, file)
-    app.console.result(
-        _names(written), lambda: app.console.line(f"wrote {_counted(written)} from {file.path.name}")
-    )
+        objects = file.read()
+        if not no_snapshot:
+            saved = Snapshots(app.engine, app.sandbox.state).save_before_import()
+        objects_sync.import_objects(api, objects)
+
+    def show() -> None:
+        app.console.line(f"wrote {_counted(objects)} from {file.path.name}")
+        if saved:
+            app.console.note(f"What was there before: `astro airflow snapshot restore {saved.name}`")
+
+    app.console.result({**_names(objects), "snapshot": saved.name if saved else None}, show)
 
 
 def export(
@@ -103,14 +115,23 @@ def validate(
     settings_file: SettingsFile = None,
     env: EnvFiles = None,
 ) -> None:
-    """Check the objects file; needs no sandbox. Exit 3 with the line if something is wrong."""
+    """Check the objects file and `secrets/`; needs no sandbox. Exit 3 with the line if something is wrong."""
+    from astro_cli.hot_objects import FILES, read_hot_files
+    from astro_cli.objects import Objects
+
     app = obj(ctx)
     file = _file(app, settings_file, env)
-    objects = file.read()
-    app.console.result(
-        {"file": str(file.path), **_names(objects)},
-        lambda: app.console.line(f"{file.path.name} is valid: {_counted(objects)}"),
-    )
+    hot = read_hot_files(app.project.root)
+    objects = Objects() if hot and not file.path.exists() else file.read()
+
+    def show() -> None:
+        if file.path.exists():
+            app.console.line(f"{file.path.name} is valid: {_counted(objects)}")
+        for kind, names in hot.items():
+            app.console.line(f"{FILES[kind]} is valid: {len(names)} {kind}")
+
+    told = {FILES[kind]: list(names) for kind, names in hot.items()}
+    app.console.result({"file": str(file.path), **_names(objects), "hot": told}, show)
 
 
 def diff(

@@ -63,6 +63,22 @@ ServiceNames = Annotated[
     typer.Argument(metavar="[SERVICE]...", help="Services; all when none is named.", show_default=False),
 ]
 
+Deployment = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]", help="The deployment; needs no name if there is only one.", show_default=False
+    ),
+]
+DeploymentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--of", metavar="NAME", help="The deployment; needs no name if there is only one.", show_default=False
+    ),
+]
+LockWait = Annotated[
+    float, typer.Option("--lock-wait", min=0, metavar="SECONDS", help="Wait for another run that long.")
+]
+
 
 def obj(ctx: typer.Context) -> App:
     """The `App` of this run."""

@@ -52,7 +52,7 @@ def test(
         date=_date(date),
         conf=_conf(conf),
         task=task,
-        mark_success=_pattern(mark_success),
+        mark_success=pattern(mark_success),
         logs=app.console.verbose,
     )
     loop = InnerLoop(app.engine, app.sandbox.state.sandbox_id)
@@ -111,7 +111,7 @@ def _date(text: str | None) -> str | None:
     return text
 
 
-def _pattern(text: str | None) -> str | None:
+def pattern(text: str | None) -> str | None:
     import re
 
     from astro_cli.errors import UsageError

@@ -20,6 +20,7 @@ from astro_cli.services import CONTAINERS, SERVICES, hosted_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from astro_cli.project import Project
@@ -200,6 +201,14 @@ class DockerEngine:
             environment=request.environment,
         )
 
+    def forward(self, sandbox_id: str, port: int) -> AbstractContextManager[None]:
+        """See `Engine.forward`. Every connection goes through a command inside: nothing is published."""
+        from astro_cli.runtime.forward import forwarded
+
+        container_id = self._running_container(sandbox_id, "airflow")
+        relay = [*SUPERVISOR, "exec", RUN_DIR, "--", "astro-debug", "relay", str(port)]
+        return forwarded(port, lambda client: self.api.join(container_id, relay, client))
+
     # rendering the stack
 
     def _containers(self, stack: Stack, environment: Environment) -> tuple[ContainerSpec, ...]:
@@ -211,6 +220,7 @@ class DockerEngine:
             "migrations": MIGRATIONS,
             "grace_seconds": GRACE_SECONDS,
             "fork": True,
+            "debugger": True,
         }
         folders = [Mount(str(stack.root / folder), f"{airflow.HOME}/{folder}") for folder in stack.folders]
         return (

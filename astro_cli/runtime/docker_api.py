@@ -12,10 +12,11 @@ import signal
 import struct
 import sys
 import tarfile
+import tempfile
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import docker
 import docker.errors
@@ -30,7 +31,8 @@ from astro_cli.runtime.engine_http import unreachable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from astro_cli.runtime.endpoint import Endpoint
     from astro_cli.runtime.plan import ContainerSpec, PrivateFile
@@ -38,6 +40,14 @@ if TYPE_CHECKING:
 CALL_SECONDS = 120
 VOLUME_TRIES, VOLUME_PAUSE = 20, 0.2
 LOG_CONFIG = {"max-size": "10m", "max-file": "3"}
+
+
+class RefusedError(AstroError):
+    """The engine refuses a call; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class DockerApi:
@@ -71,7 +81,124 @@ class DockerApi:
         ) as exc:
             raise unreachable(self._endpoint, _system_error(exc) or exc) from exc
 
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        **query: str,
+    ) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
+        """Any call of the Engine API, for what the SDK does not know; returns the decoded answer or None.
+
+        Raises:
+            RefusedError: the engine answers with an error.
+        """
+        with self._translated():
+            response = self.client.request(
+                method,
+                f"{self.client.base_url}/v{self.client.api_version}{path}",
+                json=body,
+                params=query,
+                headers=dict(headers or {}),
+                timeout=CALL_SECONDS,
+            )
+            if response.status_code >= requests.codes.bad_request:
+                try:
+                    message = str(response.json()["message"])
+                except (ValueError, KeyError):
+                    message = response.text.strip() or response.reason
+                raise RefusedError(response.status_code, message)
+            return response.json() if response.content.strip() else None
+
+    def copy_image(self, image_id: str, to: DockerApi) -> None:
+        """Copy an image to another engine, all of its layers."""
+        with self._translated(), to._translated():
+            to.client.load_image(self.client.get_image(image_id))  # type: ignore[no-untyped-call]
+
     # networks, volumes, images
+
+    def push(self, reference: str, login: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+        """Push a tagged image; yields what the engine tells, an `errorDetail` among it when it failed.
+
+        Args:
+            login: `username` and `password`, or `identitytoken`; None to push without.
+        """
+        with self._translated():
+            # Without a login the SDK would look for one of its own, in the home of this process.
+            told: Iterator[dict[str, Any]] = self.client.push(
+                reference,
+                stream=True,
+                decode=True,
+                auth_config=dict(login or {"username": "", "password": ""}),
+            )
+            yield from told
+
+    def pull(self, reference: str, login: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
+        """Pull an image by its tag or digest; yields what the engine tells, an `errorDetail` among it.
+
+        Args:
+            login: see `push`.
+        """
+        with self._translated():
+            client: Any = self.client
+            yield from client.pull(reference, stream=True, decode=True, auth_config=dict(login or {}))
+
+    def save_image(self, image_id: str, stream: IO[bytes]) -> None:
+        """Write an image as `docker save` does."""
+        with self._translated():
+            client: Any = self.client
+            for piece in client.get_image(image_id):
+                stream.write(piece)
+
+    def image_id(self, reference: str) -> str | None:
+        """The id of an image; None when the engine has none of that name or id."""
+        with self._translated(), suppress(docker.errors.NotFound):
+            client: Any = self.client
+            return str(client.inspect_image(reference)["Id"])
+        return None
+
+    def tag(self, image: str, reference: str) -> None:
+        """Give an image another name."""
+        repository, _, tag = reference.rpartition(":")
+        with self._translated():
+            self.client.tag(image, repository, tag, force=True)
+
+    def untag(self, reference: str) -> None:
+        """Take a name, or name and digest, off an image; not the last one, with which the image would go."""
+        with self._translated(), _gone_is_fine(also_conflict=True):
+            client: Any = self.client
+            known = client.inspect_image(reference)
+            if len({*known["RepoTags"], *known["RepoDigests"]} - {reference}) > 0:
+                client.remove_image(reference, noprune=True)
+
+    def copy_from_image(self, image: str, path: str, folder: Path) -> None:
+        """Copy a file or folder of an image into a folder here; nothing if the image has none. Nothing runs."""
+        with self._translated(), tempfile.TemporaryFile() as copy:
+            container = self.client.create_container(image=image, command=["true"])["Id"]
+            try:
+                with _gone_is_fine():
+                    for piece in self.client.get_archive(container, path)[0]:
+                        copy.write(piece)
+                    copy.seek(0)
+                    with tarfile.open(fileobj=copy) as archive:
+                        archive.extractall(folder, filter="data")
+            finally:
+                self.client.remove_container(container, force=True)
+
+    @contextmanager
+    def volume_door(self, volume: str, image: str) -> Iterator[VolumeDoor]:
+        """A way to a volume's files: a container of `image` that sees the volume and is never started."""
+        with self._translated():
+            mount = docker.types.Mount(VolumeDoor.PLACE, volume, type="volume")
+            host_config: Any = self.client.create_host_config(mounts=[mount], network_mode="none")
+            door = self.client.create_container(image=image, command=["true"], host_config=host_config)["Id"]
+            try:
+                yield VolumeDoor(self.client, door)
+            finally:
+                with _gone_is_fine():
+                    self.client.remove_container(door, force=True)
 
     def create_network(self, name: str, labels: Mapping[str, str]) -> None:
         """Make a bridge network."""
@@ -114,9 +241,21 @@ class DockerApi:
     # containers
 
     def create_container(
-        self, spec: ContainerSpec, *, name: str, network: str, labels: Mapping[str, str]
+        self,
+        spec: ContainerSpec,
+        *,
+        name: str,
+        network: str,
+        labels: Mapping[str, str],
+        bind: str = "127.0.0.1",
+        keep: bool = False,
     ) -> str:
-        """Create (not start) a container with its private files inside; returns its id."""
+        """Create (not start) a container with its private files inside; returns its id.
+
+        Args:
+            bind: address of the engine's machine on which its ports are published.
+            keep: whether the engine starts it again whenever it ends, until it is stopped.
+        """
         with self._translated():
             host_config: Any = self.client.create_host_config(
                 # Not `binds`: those break at a colon in the path, and make folders that do not exist.
@@ -126,7 +265,8 @@ class DockerApi:
                     )
                     for mount in spec.mounts
                 ],
-                port_bindings={inside: ("127.0.0.1", outside) for inside, outside in spec.ports.items()},
+                port_bindings={inside: (bind, outside) for inside, outside in spec.ports.items()},
+                restart_policy={"Name": "unless-stopped"} if keep else None,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges:true"],
                 log_config=docker.types.LogConfig(type="json-file", config=LOG_CONFIG),
@@ -179,6 +319,20 @@ class DockerApi:
         with self._translated(), _gone_is_fine(also_conflict=True):
             self.client.remove_container(container_id, force=True, v=True)
 
+    def run_to_end(self, container_id: str, on_line: Callable[[str], None]) -> int:
+        """Start a created container, hand on each line that it writes, and return its exit code."""
+        with self._translated():
+            self.client.start(container_id)
+            stream: Iterator[bytes] = self.client.logs(container_id, stream=True, follow=True)
+            pending = b""
+            for chunk in stream:
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    on_line(line.decode(errors="replace"))
+            if pending:
+                on_line(pending.decode(errors="replace"))
+            return int(self.client.wait(container_id, timeout=CALL_SECONDS)["StatusCode"])
+
     # commands inside
 
     def run_inside(
@@ -209,15 +363,28 @@ class DockerApi:
             try:
                 if interactive:
                     with _raw_terminal(), self._following_size(exec_id):
-                        _pump(connection, stdin=True, framed=False)
+                        _pump(connection, sys.stdin.fileno(), sys.stdout.buffer, framed=False)
                 else:
-                    _pump(connection, stdin=stdin, framed=True)
+                    source = sys.stdin.fileno() if stdin else None
+                    _pump(connection, source, sys.stdout.buffer, framed=True)
             except KeyboardInterrupt:
                 self._signal_inside(container_id, token)
                 raise
             finally:
                 stream.close()
             return self._exit_code(exec_id)
+
+    def join(self, container_id: str, command: Sequence[str], client: socket.socket) -> None:
+        """Run a command in a running container with a connection as its input and output, until one side ends."""
+        with self._translated():
+            exec_id = self.client.exec_create(container_id, list(command), stdin=True)["Id"]
+            stream: Any = self.client.exec_start(exec_id, socket=True)
+        connection: socket.socket = getattr(stream, "_sock", stream)
+        try:
+            with suppress(OSError), client.makefile("wb") as output:  # whoever ends first, it is the end
+                _pump(connection, client.fileno(), output, framed=True)
+        finally:
+            stream.close()
 
     def output_of(self, container_id: str, command: Sequence[str]) -> tuple[int, str]:
         """Run a short command in a running container; returns its exit code and both outputs as text."""
@@ -250,6 +417,36 @@ class DockerApi:
             yield
         finally:
             signal.signal(signal.SIGWINCH, before)
+
+
+class VolumeDoor:
+    """Reads and writes files of one volume; see `DockerApi.volume_door`."""
+
+    PLACE = "/volume"
+
+    def __init__(self, client: docker.APIClient, container_id: str) -> None:
+        self._client = client
+        self._container_id = container_id
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None when there is none of that name."""
+        try:
+            chunks, _ = self._client.get_archive(self._container_id, f"{self.PLACE}/{name}")
+        except docker.errors.NotFound:
+            return None
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            content = archive.extractfile(archive.getmembers()[0])
+            return content.read() if content is not None else None
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files with the folders above them, for everybody to read. A reader may meet a part of one."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for name, content in files.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mode, member.mtime = len(content), 0o644, int(time.time())
+                archive.addfile(member, io.BytesIO(content))
+        self._client.put_archive(self._container_id, self.PLACE, buffer.getvalue())
 
 
 @contextmanager
@@ -337,18 +534,20 @@ def _raw_terminal() -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _pump(connection: socket.socket, *, stdin: bool, framed: bool) -> None:
-    """Copy between the command and our streams until the command closes its side.
+def _pump(connection: socket.socket, source: int | None, output: IO[bytes], *, framed: bool) -> None:
+    """Copy from a descriptor to the command, and from it to a stream, until the command closes its side.
 
     `framed` output carries Docker's eight-byte headers, which tell stdout (1) from stderr (2). More input is read
     only when the last is sent, and nothing waits for a command that does not read: what it writes must come out.
     """
     import socket as sockets
 
-    outputs = {1: sys.stdout.buffer, 2: sys.stderr.buffer}
+    outputs = {1: output, 2: sys.stderr.buffer}
     pending = unsent = b""
     while True:
-        sources = [connection, sys.stdin.fileno()] if stdin and not unsent else [connection]
+        sources: list[socket.socket | int] = [connection]
+        if source is not None and not unsent:
+            sources.append(source)
         ready, writable, _ = select.select(sources, [connection] if unsent else [], [])
         if connection in ready:
             try:
@@ -358,27 +557,27 @@ def _pump(connection: socket.socket, *, stdin: bool, framed: bool) -> None:
             if not chunk:
                 return
             if not framed:
-                outputs[1].write(chunk)
-                outputs[1].flush()
+                output.write(chunk)
+                output.flush()
                 continue
             pending += chunk
             while len(pending) >= 8:
                 channel, length = struct.unpack(">BxxxL", pending[:8])
                 if len(pending) < 8 + length:
                     break
-                output = outputs.get(channel, outputs[1])
-                output.write(pending[8 : 8 + length])
-                output.flush()
+                target = outputs.get(channel, output)
+                target.write(pending[8 : 8 + length])
+                target.flush()
                 pending = pending[8 + length :]
         elif writable:
             try:
                 unsent = unsent[_send(connection, unsent) :]
             except OSError:  # the command does not read any more
-                unsent, stdin = b"", False
-        elif ready:
-            unsent = os.read(sys.stdin.fileno(), 65536)
+                unsent, source = b"", None
+        elif source is not None and source in ready:
+            unsent = os.read(source, 65536)
             if not unsent:
-                stdin = False
+                source = None
                 with suppress(OSError):
                     connection.shutdown(sockets.SHUT_WR)
 

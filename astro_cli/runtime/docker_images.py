@@ -62,7 +62,11 @@ class ImageBuilder:
         engine_id = self._engine_images(version, report) if version else ""
         files = project_context(project.root)
         inputs = image.inputs_hash(
-            dockerfile, files, engine_image_id=engine_id, settings=self._host, mounted=PROJECT_FOLDERS
+            dockerfile,
+            files,
+            engine_image_id=engine_id,
+            settings=self._host,
+            mounted=() if options.whole else PROJECT_FOLDERS,
         )
         found = None if options.force else self._find(sandbox_id, inputs)
         if found is not None:
@@ -99,8 +103,18 @@ class ImageBuilder:
         self._engine_images(version, report)
         return Environment(image_id, version, created=created)
 
+    def companions(self, version: str, report: Report) -> dict[str, str]:
+        """Ids of the images that stand beside Airflow's in a deployment: `postgres` and `proxy`."""
+        return {name: self._engine_image(name, version, report) for name in ("postgres", "proxy")}
+
     def _engine_images(self, version: str, report: Report) -> str:
-        """Have both images of `images/Dockerfile` for a version; returns the engine image's id."""
+        """Have the images of `images/Dockerfile` that a sandbox needs; returns the engine image's id."""
+        engine_id = self._engine_image("airflow", version, report)
+        self._engine_image("postgres", version, report)
+        return engine_id
+
+    def _engine_image(self, target: str, version: str, report: Report) -> str:
+        """Have one image of `images/Dockerfile` for a version of Airflow; returns its id."""
         if version not in SUPPORTED_VERSIONS:
             raise ProjectError(
                 f"this astro has no engine for Airflow {version}",
@@ -117,32 +131,30 @@ class ImageBuilder:
         marks = image.engine_labels(
             astro_cli.__version__, version, (folder / "migrations.json").read_text(encoding="utf-8")
         )
-        ids = []
-        for target, name, what in (
-            ("airflow", image.engine_image(version), f"the engine image for Airflow {version} (once)"),
-            ("postgres", image.postgres_image(version), "the database image (once)"),
-        ):
-            known = self._inspect(name)
-            if known is not None and _labels(known).get(labels.INPUTS_HASH) == inputs:
-                ids.append(str(known["Id"]))
-                continue
-            request = BuildRequest(
-                dockerfile=dockerfile,
-                files=files,
-                tags=(name,),
-                target=target,
-                labels={**marks, labels.INPUTS_HASH: inputs},
-                arguments=arguments,
-                settings=self._host,
-            )
-            try:
-                ids.append(self._build(request, f"engine-{target}", what, report))
-            except ProjectError as exc:
-                if "base image" in exc.message:
-                    origin = self._settings.origin_of("image.base").origin
-                    exc.hint = f"check the setting image.base ({origin}), and that `docker pull {base}` works"
-                raise
-        return ids[0]
+        name, what = {
+            "airflow": (image.engine_image(version), f"the engine image for Airflow {version} (once)"),
+            "postgres": (image.postgres_image(version), "the database image (once)"),
+            "proxy": (image.PROXY_IMAGE, "the image of the proxy (once)"),
+        }[target]
+        known = self._inspect(name)
+        if known is not None and _labels(known).get(labels.INPUTS_HASH) == inputs:
+            return str(known["Id"])
+        request = BuildRequest(
+            dockerfile=dockerfile,
+            files=files,
+            tags=(name,),
+            target=target,
+            labels={**marks, labels.INPUTS_HASH: inputs},
+            arguments=arguments,
+            settings=self._host,
+        )
+        try:
+            return self._build(request, f"engine-{target}", what, report)
+        except ProjectError as exc:
+            if "base image" in exc.message:
+                origin = self._settings.origin_of("image.base").origin
+                exc.hint = f"check the setting image.base ({origin}), and that `docker pull {base}` works"
+            raise
 
     def _build(self, request: BuildRequest, log_name: str, what: str, report: Report) -> str:
         """Build one image; the whole log is kept beside the others in the log folder."""

@@ -97,7 +97,7 @@ def _lines(
         options["follow"] = "true"
     if query.since is not None:
         options["since"] = f"{query.since:.9f}"
-    for raw in _unframe(reader.stream(f"/containers/{container_id}/logs", timeout=None, **options)):
+    for raw in unframe(reader.stream(f"/containers/{container_id}/logs", timeout=None, **options)):
         line = _parse(name, raw)
         if not query.services or line.service in query.services:
             yield line
@@ -113,7 +113,7 @@ def _parse(container: str, raw: str) -> LogLine:
     return LogLine(timestamp, container, text)
 
 
-def _unframe(chunks: Iterable[bytes]) -> Iterator[str]:
+def unframe(chunks: Iterable[bytes]) -> Iterator[str]:
     """Lines from Docker's multiplexed stream: eight bytes of header (channel, length) before each piece."""
     buffer = b""
     partial: dict[int, bytes] = {}

@@ -9,6 +9,7 @@ from astro_cli.errors import AstroError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from astro_cli.airflow import Site
     from astro_cli.project import Project
@@ -54,11 +55,15 @@ class Environment:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How to prepare: rebuild even if nothing changed, ignore caches, or take a ready image."""
+    """How to prepare: rebuild even if nothing changed, ignore caches, or take a ready image.
+
+    `whole` counts the project's folders among the image's inputs, which a sandbox mounts over it.
+    """
 
     force: bool = False
     no_cache: bool = False
     image_name: str | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,3 +220,10 @@ class Engine(Protocol):
 
     def exec(self, sandbox_id: str, request: ExecRequest) -> int:
         """Run a command beside a running service; returns its exit code."""
+
+    def forward(self, sandbox_id: str, port: int) -> AbstractContextManager[None]:
+        """Meanwhile, a port of this machine's loopback leads to the same port of the loopback of Airflow's services.
+
+        Raises:
+            PortTakenError: when entered, something else listens there.
+        """

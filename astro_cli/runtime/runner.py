@@ -220,7 +220,7 @@ def _request(argv: list[str], connection: socket.socket | None) -> int:
     project = project_folder()
     os.chdir(project)
     if command == "parse":
-        return _supervised(connection, lambda: parse(project, arguments))
+        return supervised(connection, lambda: parse(project, arguments))
     if command not in ("test", "pytest"):
         sys.stderr.write(f"the runner does not know `{command}`\n")
         return 2
@@ -239,10 +239,10 @@ def _request(argv: list[str], connection: socket.socket | None) -> int:
                 else run_pytest(project, arguments)
             )
 
-        return _supervised(connection, work)
+        return supervised(connection, work)
 
 
-def _supervised(connection: socket.socket | None, work: Callable[[], int]) -> int:
+def supervised(connection: socket.socket | None, work: Callable[[], int]) -> int:
     """Do `work` in a child of its own, which ends when the client does; the exit code as a shell tells it."""
     _flush()
     pid = os.fork()
@@ -336,13 +336,14 @@ def clone_database() -> Iterator[str]:
         raise RuntimeError("tests need a metadata database of Postgres")
     name = f"{CLONE_PREFIX}{os.getpid()}_{secrets.token_hex(4)}"
     template = ensure_template()
-    with _session() as live:
-        live.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        try:
+    try:
+        with _session() as live:
+            live.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
             with _session(name) as clone:
                 _copy_objects(live, clone)
-            yield _database_url().set(database=name).render_as_string(hide_password=False)
-        finally:
+        yield _database_url().set(database=name).render_as_string(hide_password=False)
+    finally:
+        with _session() as live:  # not the one of before: a snapshot ends sessions that are idle
             live.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
@@ -379,7 +380,7 @@ def _migrate(url: str) -> int:
         importlib.import_module("airflow.__main__").main()
         return 0
 
-    return _supervised(None, work)
+    return supervised(None, work)
 
 
 def drop_leftovers() -> None:
@@ -446,8 +447,8 @@ def parse(project: Path, paths: Sequence[str]) -> int:
             with os.fdopen(reader, "rb") as stream:
                 said = stream.read()
             _, status = os.waitpid(pid, 0)
-            _emit(out, json.loads(said) if said else _died(project, file, status))
-    _emit(out, {"type": "end", "files": len(files), "seconds": round(time.monotonic() - began, 3)})
+            emit(out, json.loads(said) if said else _died(project, file, status))
+    emit(out, {"type": "end", "files": len(files), "seconds": round(time.monotonic() - began, 3)})
     return 0
 
 
@@ -461,7 +462,8 @@ def _keep_stdout() -> int:
     return out
 
 
-def _emit(out: int, message: dict[str, Any]) -> None:
+def emit(out: int, message: dict[str, Any]) -> None:
+    """Write one JSON line on the descriptor `out`."""
     data = memoryview(json.dumps(message).encode() + b"\n")
     while data:
         data = data[os.write(out, data) :]
@@ -469,14 +471,25 @@ def _emit(out: int, message: dict[str, Any]) -> None:
 
 def dag_files(project: Path, paths: Sequence[str]) -> Iterator[str]:
     """The files Airflow looks at, and those its safe mode would skip; `.airflowignore` holds."""
-    if airflow_version().startswith("3."):
-        listing = importlib.import_module("airflow.dag_processing.importers").get_importer_registry()
+    try:
+        importers = importlib.import_module("airflow.dag_processing.importers")
+        listing = importers.get_importer_registry().list_dag_files
+    except ImportError:  # before 3.2
+        listing = importlib.import_module("airflow.utils.file").list_py_file_paths
     for path in paths or ["dags"]:
         target = project / path
         if target.is_file():
             yield str(target)
         elif target.is_dir():
-            yield from sorted(str(file) for file in listing.list_dag_files(str(target), safe_mode=False))
+            yield from sorted(str(file) for file in listing(str(target), safe_mode=False))
+
+
+def dagbag_module() -> Any:
+    """Where Airflow reads DAG files."""
+    try:
+        return importlib.import_module("airflow.dag_processing.dagbag")
+    except ImportError:  # before 3.2
+        return importlib.import_module("airflow.models.dagbag")
 
 
 def _parse_in_child(project: Path, file: str, writer: int) -> None:
@@ -485,7 +498,7 @@ def _parse_in_child(project: Path, file: str, writer: int) -> None:
         found |= parse_file(project, file)
     except BaseException as exc:  # noqa: BLE001
         found["errors"] = [_describe(project, file, exc)]
-    _emit(writer, found)
+    emit(writer, found)
     os._exit(0)
 
 
@@ -510,8 +523,7 @@ def parse_file(project: Path, file: str) -> dict[str, Any]:
     missed: dict[tuple[str, str], None] = {}
     if airflow_version() == KNOWN_VERSION:
         _remember_missing(missed)
-    dagbag = importlib.import_module("airflow.dag_processing.dagbag")
-    bag = dagbag.DagBag(str(project / "dags"), collect_dags=False, bundle_path=project / "dags")
+    bag = dagbag_module().DagBag(str(project / "dags"), collect_dags=False, bundle_path=project / "dags")
     importlib.import_module("logging").disable()
     began, cpu = time.perf_counter(), time.process_time()
     bag.process_file(file, only_if_updated=False, safe_mode=False)
@@ -551,9 +563,10 @@ def parse_file(project: Path, file: str) -> dict[str, Any]:
 
 def _not_storable(dags: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Airflow stores a DAG before it can run; what cannot be stored is an import error there, too."""
-    serialize = importlib.import_module(
-        "airflow.serialization.serialized_objects"
-    ).LazyDeserializedDAG.from_dag
+    module = importlib.import_module("airflow.serialization.serialized_objects")
+    serialize = getattr(module.LazyDeserializedDAG, "from_dag", None)
+    if serialize is None:  # before 3.1
+        serialize = module.SerializedDAG.to_dict
     for dag in dags:
         try:
             serialize(dag)
@@ -662,7 +675,7 @@ def run_test(project: Path, options: dict[str, Any]) -> int:
     `logs`: also those of tasks that succeed.
     """
     if airflow_version() != KNOWN_VERSION:
-        return _plain_test(options)
+        return plain_test(options)
     out = os.dup(1)
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     with tempfile.TemporaryFile() as log:
@@ -671,11 +684,11 @@ def run_test(project: Path, options: dict[str, Any]) -> int:
         bag, errors = _find_dags(project, options["dag_id"])
         dag = bag.dags.get(options["dag_id"])
         if dag is None:
-            _emit(out, {"type": "unknown", "errors": errors})
+            emit(out, {"type": "unknown", "errors": errors})
             return 1
         if options["task"]:
             if not dag.has_task(options["task"]):
-                _emit(out, {"type": "unknown-task", "tasks": sorted(dag.task_ids)})
+                emit(out, {"type": "unknown-task", "tasks": sorted(dag.task_ids)})
                 return 1
             dag = dag.partial_subset([options["task"]], include_upstream=False)
         _retry_at_once(dag)
@@ -692,17 +705,17 @@ def run_test(project: Path, options: dict[str, Any]) -> int:
             run = dag.test(**arguments)
         except BaseException:
             traceback.print_exc()
-            _emit(out, {"type": "crash", "log": _read_log(log)})
+            emit(out, {"type": "crash", "log": read_log(log)})
             raise
         for one in sorted(run.get_task_instances(), key=lambda one: (one.task_id, one.map_index)):
             if (one.task_id, one.map_index) not in told:
-                _emit(out, _task_event(one, _word(one.state)))
+                emit(out, _task_event(one, _word(one.state)))
         date = run.logical_date and run.logical_date.isoformat()
-        _emit(out, {"type": "end", "state": _word(run.state), "run_id": run.run_id, "logical_date": date})
+        emit(out, {"type": "end", "state": _word(run.state), "run_id": run.run_id, "logical_date": date})
         return 0 if run.state == "success" else 1
 
 
-def _plain_test(options: dict[str, Any]) -> int:
+def plain_test(options: dict[str, Any]) -> int:
     """The same with Airflow's own command, for an Airflow whose inner parts we have not read."""
     date = [options["date"]] if options["date"] else []
     argv = ["airflow", "dags", "test", options["dag_id"], *date]
@@ -806,7 +819,7 @@ def _report_tasks(out: int, log: Any, *, all_logs: bool) -> set[tuple[str, int]]
         _flush()
         log.seek(0)
         log.truncate()
-        _emit(out, _task_event(ti, "running"))
+        emit(out, _task_event(ti, "running"))
         began = time.monotonic()
         try:
             return original(ti=ti, task=task, **options)
@@ -814,14 +827,15 @@ def _report_tasks(out: int, log: Any, *, all_logs: bool) -> set[tuple[str, int]]
             _flush()
             event = _task_event(ti, _word(ti.state)) | {"seconds": round(time.monotonic() - began, 3)}
             if all_logs or event["state"] not in ("success", "skipped"):
-                event["log"] = _read_log(log)
-            _emit(out, event)
+                event["log"] = read_log(log)
+            emit(out, event)
 
     setattr(module, "_run_task", run_task)  # noqa: B010
     return told
 
 
-def _read_log(log: Any) -> list[str]:
+def read_log(log: Any) -> list[str]:
+    """The lines that were written to the file `log`, for readers."""
     _flush()
     log.seek(0)
     text = log.read().decode("utf-8", "replace")

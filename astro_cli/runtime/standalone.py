@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ from astro_cli.services import SERVICES, hosted_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from astro_cli.project import Project
     from astro_cli.runtime.engine import ExecRequest, LogLine, LogQuery, PrepareOptions, Report
@@ -99,7 +101,7 @@ class StandaloneEngine:
             raise UsageError(
                 "the standalone engine has no images", hint="leave --image-name out, or add `--engine docker`"
             )
-        version = _airflow_version(project)
+        version = airflow_version_of(project)
         self._warn_of_missing_packages(project, report)
         requirements = project.root / "requirements.txt"
         asks = requirements.is_file() and bool(requirement_lines(requirements))
@@ -205,6 +207,7 @@ class StandaloneEngine:
             "migrate": [f"{environment.reference}/bin/airflow", "db", "migrate"],
             "grace_seconds": GRACE_SECONDS,
             "fork": sys.platform == "linux",
+            "debugger": True,
             "log": str(folder / "log"),
         }
         plain = {**stack.environment, **stack.private}
@@ -320,6 +323,10 @@ class StandaloneEngine:
             interactive=request.interactive,
         )
 
+    def forward(self, sandbox_id: str, port: int) -> AbstractContextManager[None]:  # noqa: ARG002 - it is one loopback
+        """See `Engine.forward`."""
+        return nullcontext()
+
 
 # the sandbox's folder
 
@@ -367,11 +374,18 @@ def _end(folder: Path) -> None:
 
 
 def _end_leftovers(folder: Path) -> None:
-    """Wait for, then kill, what a killed supervisor left: its guardian ends that within a moment."""
-    for entry in (read_json(folder / "status.json").get("services") or {}).values():
+    """End a supervisor that astro did not live to write down, then what a killed one left.
+
+    The guardian of a killed one ends its services within a moment, so they are waited for first.
+    """
+    told = read_json(folder / "status.json")
+    for entry, seconds in [
+        (told, STOP_SECONDS),
+        *((each, 2.0) for each in (told.get("services") or {}).values()),
+    ]:
         pid, started = entry.get("pid"), entry.get("started_at")
         if isinstance(pid, int) and started and (left := process.find(pid, started_at=float(started))):
-            process.end(left, seconds=2.0)
+            process.end(left, seconds=seconds)
 
 
 def _marks(stack: Stack, environment: Environment, config_hash: str) -> dict[str, object]:
@@ -417,8 +431,12 @@ def _digest(parts: list[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _airflow_version(project: Project) -> str:
-    """The version the Dockerfile asks for, so that both engines run the same Airflow."""
+def airflow_version_of(project: Project) -> str:
+    """The version the Dockerfile asks for, so that both engines run the same Airflow.
+
+    Raises:
+        ProjectError: no lock of it ships with this astro.
+    """
     try:
         text = project.dockerfile.read_text(encoding="utf-8")
     except OSError:

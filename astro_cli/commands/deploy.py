@@ -1,0 +1,143 @@
+"""`astro deploy`, also `astro airflow deploy`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from astro_cli.commands.options import Deployment, LockWait, obj
+
+if TYPE_CHECKING:
+    from astro_cli.console import Console
+    from astro_cli.deployment import Outcome
+    from astro_cli.releases import Plan
+
+
+def deploy(
+    ctx: typer.Context,
+    name: Deployment = None,
+    dags: Annotated[
+        bool, typer.Option("--dags", help="Only the DAGs and `include`: nothing restarts.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change; change nothing.")
+    ] = False,
+    pytest: Annotated[bool, typer.Option("--pytest", help="Run the project's tests first.")] = False,
+    skip_checks: Annotated[
+        bool, typer.Option("--skip-checks", help="Run no gate; the release says so.")
+    ] = False,
+    require_clean: Annotated[
+        bool, typer.Option("--require-clean", help="Refuse changes that are not committed.")
+    ] = False,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="Deploy this image of the local engine; build none.", show_default=False
+        ),
+    ] = None,
+    description: Annotated[
+        str, typer.Option(help="A line for the list of releases.", show_default=False)
+    ] = "",
+    wait: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Time a service may take to start.")
+    ] = 300,
+    lock_wait: LockWait = 0,
+) -> None:
+    """Build the project, check it, and put it on a deployment as a new release; or leave everything as it was."""
+    from astro_cli import release_build
+    from astro_cli.gates import Gates
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    console = app.console
+    remote = Remote(app, name)
+    wanted = remote.deployment
+    if require_clean or wanted.require_clean:
+        release_build.require_clean(release_build.git_revision(app.project.root))
+    secrets = None if dags else remote.secrets()
+    with console.progress() as report:
+        report.step(f"look at {wanted.host.url}")
+        with remote.opened(report) as deployer:
+            built = remote.build(image, report)
+            state = deployer.state()
+            plan = deployer.plan(built, secrets, state) if secrets else deployer.plan_dags(built, state)
+            if dry_run:
+                data = {"deployment": wanted.name, "plan": _plan_data(plan)}
+                console.result(data, lambda: _show_plan(console, plan))
+                return
+            if state.current is not None and deployer.is_live(plan, state):
+                running = state.current.id
+                console.result(
+                    {"changed": False, "release": running, "url": wanted.publish.base_url},
+                    lambda: console.line(f"{wanted.name} is up to date: release {running} runs this already"),
+                )
+                return
+            gates: list[str] = []
+            if not skip_checks:
+                checks = Gates(app.docker.api, built.image_id, built.companions["postgres"])
+                checks.parse(report)
+                gates.append("parse")
+                if pytest or wanted.pytest:
+                    checks.pytest(report)
+                    gates.append("pytest")
+            options = remote.options(description=description, wait=wait, lock_wait=lock_wait)
+            passed = tuple(gates)
+            if secrets is None:
+                outcome = deployer.deploy_dags(built, options, gates=passed, skipped=skip_checks)
+            else:
+                outcome = deployer.deploy(built, secrets, options, gates=passed, skipped=skip_checks)
+    show_outcome(console, wanted.name, outcome)
+
+
+def show_outcome(console: Console, name: str, outcome: Outcome) -> None:
+    """Print what runs now, and a new password once."""
+    release = outcome.release
+    data = {
+        "changed": outcome.changed,
+        "release": release.id,
+        "image": release.image,
+        "revision": release.revision,
+        "dirty": release.dirty,
+        "url": outcome.url,
+        "plan": _plan_data(outcome.plan),
+    }
+    if outcome.password:
+        data["admin_password"] = outcome.password
+
+    def show() -> None:
+        console.line(f"release {release.id} is live on {name}: {outcome.url}")
+        if outcome.password:
+            console.line(f"log in as admin with the password {outcome.password} (shown this once)")
+
+    console.result(data, show)
+
+
+def _plan_data(plan: Plan) -> dict[str, object]:
+    return {
+        "current": plan.current,
+        "image": plan.image,
+        "dags": {"added": plan.added, "changed": plan.changed, "removed": plan.removed},
+        "settings": plan.settings,
+        "secrets": plan.secrets,
+        "migration": plan.migration,
+        "nothing": plan.nothing,
+    }
+
+
+def _show_plan(console: Console, plan: Plan) -> None:
+    if plan.nothing:
+        console.line(f"nothing would change: release {plan.current} runs this already")
+        return
+    console.line("first release" if plan.current is None else f"against release {plan.current}:")
+    for sign, names in (("+", plan.added), ("~", plan.changed), ("-", plan.removed)):
+        for name in names:
+            console.line(f"  {sign} {name}")
+    for line in plan.settings:
+        console.line(f"  configuration  {line}")
+    for name in plan.secrets:
+        console.line(f"  secret         {name}")
+    console.line(f"  image          {'new' if plan.image else 'unchanged'}")
+    if plan.migration:
+        console.line("  database       is backed up, then migrated")
+    console.line("  restarts       api-server, scheduler, dag-processor, triggerer")

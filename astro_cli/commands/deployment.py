@@ -1,0 +1,349 @@
+"""`astro deployment …`: what the project's deployments are, and what runs on them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from astro_cli.commands.deploy import show_outcome
+from astro_cli.commands.options import Deployment, DeploymentOption, LockWait, obj
+
+if TYPE_CHECKING:
+    from astro_cli.console import Console
+    from astro_cli.deploy.target import State
+
+
+def list_deployments(ctx: typer.Context) -> None:
+    """Show the deployments that the project declares."""
+    from astro_cli.deployments import read_deployments
+
+    app = obj(ctx)
+    known = read_deployments(app.project.root).values()
+    rows = [(each.name, each.target, each.host.url, each.registry or "-") for each in known]
+
+    def show() -> None:
+        app.console.table(("NAME", "TARGET", "HOST", "REGISTRY"), rows)
+        if not rows:
+            app.console.note("none yet: `astro deployment add prod --host ssh://user@host`")
+
+    names = ("name", "target", "host", "registry")
+    app.console.result({"deployments": [dict(zip(names, row, strict=True)) for row in rows]}, show)
+
+
+def inspect(ctx: typer.Context, name: Deployment = None) -> None:
+    """Show all that a deployment is configured to be; secrets by name only."""
+    from astro_cli.deployments import choose_deployment, read_deployments
+
+    app = obj(ctx)
+    chosen = choose_deployment(read_deployments(app.project.root), name)
+    data = asdict(chosen)
+
+    def show() -> None:
+        import yaml
+
+        app.console.line(yaml.safe_dump(_plain(data), sort_keys=False, allow_unicode=True).rstrip())
+
+    app.console.result(data, show)
+
+
+def add(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the new deployment.")],
+    host: Annotated[str, typer.Option(metavar="URL", help="Where it lives: ssh://user@host:port")],
+    target: Annotated[str, typer.Option(help="Kind of target.")] = "host",
+    registry: Annotated[
+        str | None,
+        typer.Option(metavar="HOST/REPO", help="Repository to push images to.", show_default=False),
+    ] = None,
+    identity: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Private key for ssh.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Public port of the web UI on the host.", show_default=False)
+    ] = None,
+    bind: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Address of the host to publish it on.", show_default=False),
+    ] = None,
+    certificate: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="PEM file with chain and key, or secret:NAME.", show_default=False),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="What people type in their browser.", show_default=False)
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(metavar="secret:NAME", help="A database of your own.", show_default=False)
+    ] = None,
+    drain: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time for running tasks to finish: 30m", show_default=False),
+    ] = None,
+    parallelism: Annotated[
+        int | None, typer.Option(help="Tasks that run at once.", show_default=False)
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", "-e", metavar="NAME=VALUE", help="A plain variable.", show_default=False),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name of a secret variable.", show_default=False),
+    ] = None,
+    secret_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="File with secrets' values.", show_default=False)
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(help="Releases to keep for rollbacks.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a deployment into .astro/config.yaml; what stands there already stays as it is."""
+    from astro_cli.errors import UsageError
+    from astro_cli.remote import add_deployment
+
+    app = obj(ctx)
+    wrong = next((pair for pair in env or () if "=" not in pair), None)
+    if wrong is not None:
+        raise UsageError(
+            f"`{wrong}` is not NAME=VALUE", hint="for example `--env AIRFLOW__CORE__PARALLELISM=32`"
+        )
+    publish = {"port": port, "bind": bind, "certificate": certificate, "url": url}
+    fields: dict[str, Any] = {
+        "target": target,
+        "host": host,
+        "identity": identity,
+        "registry": registry,
+        "parallelism": parallelism,
+        "drain": drain,
+        "env": dict(pair.split("=", 1) for pair in env or ()),
+        "secrets": list(secret or ()),
+        "secret_file": secret_file,
+        "database": database,
+        "publish": {key: value for key, value in publish.items() if value is not None},
+        "retention": {"releases": keep} if keep is not None else {},
+    }
+    made = add_deployment(app.project.root, name, {key: value for key, value in fields.items() if value})
+    app.console.result(
+        {"name": made.name, "host": made.host.url},
+        lambda: app.console.line(
+            f"added {made.name}: {made.host.url}. Next: `astro deploy {made.name} --dry-run`"
+        ),
+    )
+
+
+def remove(ctx: typer.Context, name: Annotated[str, typer.Argument(help="Name of the deployment.")]) -> None:
+    """Take a deployment out of .astro/config.yaml; what runs on its host goes on running (see destroy)."""
+    from astro_cli.remote import remove_deployment
+
+    app = obj(ctx)
+    remove_deployment(app.project.root, name)
+    app.console.result({"name": name}, lambda: app.console.line(f"removed {name} from the configuration"))
+
+
+def releases(ctx: typer.Context, name: Deployment = None) -> None:
+    """Show every release: when, by whom, from which commit, and how it went."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    with Remote(app, name).target() as target:
+        state = target.state()
+    current = state.current
+    rows = []
+    for each in reversed(state.releases):
+        result = "running" if current is not None and each.id == current.id else each.result
+        commit = f"{each.revision[:10]}{'+' if each.dirty else ''}" if each.revision else "-"
+        gates = ",".join(each.gates) or ("skipped" if each.skipped else "-")
+        what = each.description or each.error
+        rows.append(
+            (str(each.id), each.time[:19], result, commit, each.who, gates, f"{each.seconds:.0f}s", what)
+        )
+
+    def show() -> None:
+        app.console.table(("ID", "TIME (UTC)", "RESULT", "COMMIT", "WHO", "GATES", "TOOK", "WHAT"), rows)
+        if not rows:
+            app.console.note("nothing was deployed yet: `astro deploy`")
+
+    data = [asdict(each) for each in state.releases]
+    app.console.result({"current": current.id if current else None, "releases": data}, show)
+
+
+def rollback(
+    ctx: typer.Context,
+    release: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="[ID]", help="The release; the one before the running one.", show_default=False
+        ),
+    ] = None,
+    of: DeploymentOption = None,
+    restore_database: Annotated[
+        bool,
+        typer.Option("--restore-database", help="Also take the metadata database back, if it was migrated."),
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Time a service may take to start.")
+    ] = 300,
+    lock_wait: LockWait = 0,
+) -> None:
+    """Go back to an earlier release: its image, its configuration, its secrets."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    remote = Remote(app, of)
+    secrets = remote.secrets()
+    with app.console.progress() as report, remote.opened(report) as deployer:
+        outcome = deployer.rollback(
+            release, secrets, remote.options(wait=wait, lock_wait=lock_wait), restore=restore_database
+        )
+    show_outcome(app.console, remote.deployment.name, outcome)
+
+
+def ps(ctx: typer.Context, name: Deployment = None) -> None:
+    """Show the services on a deployment, the release they run, and where the web UI is."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    remote = Remote(app, name)
+    with remote.target() as target:
+        state = target.state()
+    url = remote.deployment.publish.base_url
+    data = {
+        "deployment": remote.deployment.name,
+        "release": state.current.id if state.current else None,
+        "services": [asdict(service) for service in state.services],
+        "locked_by": state.locked_by or None,
+        "url": url,
+    }
+    app.console.result(data, lambda: _show_services(app.console, remote.deployment.name, state, url))
+
+
+def _show_services(console: Console, name: str, state: State, url: str) -> None:
+    rows = [
+        (
+            service.name,
+            f"{service.running}/{service.wanted}",
+            str(service.release or "-"),
+            str(service.draining or "-"),
+            service.error if service.running < service.wanted else "",
+        )
+        for service in state.services
+    ]
+    console.table(("SERVICE", "RUNNING", "RELEASE", "DRAINING", "ERROR"), rows)
+    console.note()
+    running = f"release {state.current.id}" if state.current else "no release yet"
+    console.note(f"{name}: {running}, {url}")
+    if state.locked_by:
+        console.note(f"locked: {state.locked_by}")
+
+
+def unlock(ctx: typer.Context, name: Deployment = None) -> None:
+    """Take the lock away from a run that is gone for good, and say what it left."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    with Remote(app, name).target() as target:
+        state = target.state()
+        if state.locked_by and not app.confirm(f"Take the lock away? {state.locked_by}"):
+            app.console.result({"unlocked": False}, lambda: app.console.line("the lock stays"))
+            return
+        left = target.unlock()
+
+    def show() -> None:
+        if left is None:
+            app.console.line("it was not locked")
+            return
+        app.console.line(f"unlocked: `{left.purpose}` of {left.who} had come to the step {left.step}")
+        if state.current is not None and not state.runs(state.current):
+            app.console.note(
+                f"release {state.current.id} was the last that was verified, and not all services run it: "
+                "`astro deploy` finishes, `astro deployment rollback` undoes"
+            )
+
+    app.console.result({"unlocked": left is not None, "unfinished": asdict(left) if left else None}, show)
+
+
+def destroy(ctx: typer.Context, name: Deployment = None) -> None:
+    """Remove a deployment from its host with all its data; the configuration stays."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    remote = Remote(app, name)
+    wanted = remote.deployment
+    app.console.note(f"This removes {wanted.name} from {wanted.host.url}:")
+    app.console.note("  services, metadata database, task logs, backups, secrets and the list of releases")
+    if not app.confirm_name(wanted.name):
+        app.console.result({"removed": False}, lambda: app.console.line("nothing was removed"))
+        return
+    with app.console.progress() as report, remote.target() as target:
+        target.destroy(report)
+    app.console.result({"removed": True}, lambda: app.console.line(f"{wanted.name} is removed from its host"))
+
+
+def stop(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) -> None:
+    """End all services of a deployment, running tasks first; data and releases stay."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    remote = Remote(app, name)
+    with app.console.progress() as report, remote.opened(report) as deployer:
+        deployer.stop(remote.options(lock_wait=lock_wait))
+    app.console.result(
+        {"stopped": True},
+        lambda: app.console.line(f"{remote.deployment.name} is stopped; `astro deployment start` goes on"),
+    )
+
+
+def start(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) -> None:
+    """Start the services of the last verified release again."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    remote = Remote(app, name)
+    secrets = remote.secrets()
+    with app.console.progress() as report, remote.opened(report) as deployer:
+        release = deployer.start(secrets, remote.options(lock_wait=lock_wait))
+    url = remote.deployment.publish.base_url
+    app.console.result(
+        {"release": release.id, "url": url},
+        lambda: app.console.line(f"release {release.id} runs on {remote.deployment.name}: {url}"),
+    )
+
+
+def backup(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) -> None:
+    """Write the metadata database to a file on the host."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    remote = Remote(app, name)
+    with app.console.progress() as report, remote.opened(report) as deployer:
+        file = deployer.backup(remote.options(lock_wait=lock_wait))
+    app.console.result({"backup": file}, lambda: app.console.line(file))
+
+
+def restore(
+    ctx: typer.Context,
+    backup: Annotated[str, typer.Argument(metavar="BACKUP", help="As `astro deployment backup` printed it.")],
+    of: DeploymentOption = None,
+    lock_wait: LockWait = 0,
+) -> None:
+    """Put a backup in the metadata database's place; what happened since is lost."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    remote = Remote(app, of)
+    if not app.confirm(f"Replace the metadata database of {remote.deployment.name} by {backup}?"):
+        app.console.result({"restored": False}, lambda: app.console.line("nothing was changed"))
+        return
+    secrets = remote.secrets()
+    with app.console.progress() as report, remote.opened(report) as deployer:
+        deployer.restore(backup, secrets, remote.options(lock_wait=lock_wait))
+    app.console.result({"restored": True, "backup": backup}, lambda: app.console.line(f"restored {backup}"))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever `asdict` gives
+    """Without tuples, and without what is not set."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items() if each not in (None, "", (), {})}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

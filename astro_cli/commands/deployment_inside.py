@@ -1,0 +1,94 @@
+"""`astro deployment logs | run | bash`: looking into what runs on a deployment."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from astro_cli.commands.options import DeploymentOption, ServiceNames, obj
+
+
+def logs(
+    ctx: typer.Context,
+    service: ServiceNames = None,
+    of: DeploymentOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines; end with Ctrl-C.")
+    ] = False,
+    tail: Annotated[
+        int | None,
+        typer.Option("--tail", min=0, metavar="N", help="Only the last N lines of each.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="Only lines since then: 30s, 10m, 2h.", show_default=False
+        ),
+    ] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", "-t", help="Show when each line was written.")
+    ] = False,
+    grep: Annotated[
+        str | None,
+        typer.Option(
+            "--grep", metavar="PATTERN", help="Only lines with this expression.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Show what the services of a deployment wrote, those that finish their tasks included."""
+    from astro_cli.commands.logs import pattern_of, print_lines, since_of
+    from astro_cli.errors import UsageError
+    from astro_cli.remote import Remote
+    from astro_cli.runtime.engine import LogQuery
+    from astro_cli.services import service_names
+
+    app = obj(ctx)
+    if follow and app.console.json:
+        raise UsageError("--follow never ends, so it cannot be one JSON document", hint="leave out --json")
+    pattern = pattern_of(grep)
+    query = LogQuery(
+        services=service_names(service or (), also=("proxy",)),
+        follow=follow,
+        tail=tail,
+        since=since_of(since) if since else None,
+    )
+    with Remote(app, of).target() as target:
+        lines = (line for line in target.logs(query) if pattern is None or pattern.search(line.text))
+        if app.console.json:
+            app.console.result({"lines": [asdict(line) for line in lines]})
+        else:
+            print_lines(app.console, lines, timestamps=timestamps)
+
+
+def run(
+    ctx: typer.Context,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARGS]...", help="Arguments of `airflow`.", show_default=False),
+    ] = None,
+    of: DeploymentOption = None,
+) -> None:
+    """Run any `airflow` command beside the scheduler of a deployment. Its exit code."""
+    raise typer.Exit(_inside(ctx, of, "scheduler", ["airflow", *(arguments or ())]))
+
+
+def bash(
+    ctx: typer.Context,
+    service: Annotated[str, typer.Argument(metavar="[SERVICE]", help="Beside which service.")] = "scheduler",
+    of: DeploymentOption = None,
+) -> None:
+    """Open a shell beside a service of a deployment."""
+    from astro_cli.services import service_names
+
+    raise typer.Exit(_inside(ctx, of, service_names([service])[0], ["bash"]))
+
+
+def _inside(ctx: typer.Context, of: str | None, service: str, command: list[str]) -> int:
+    from astro_cli.remote import Remote
+
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    with Remote(obj(ctx), of).target() as target:
+        return target.run_inside(service, command, interactive=interactive)

@@ -1,0 +1,1 @@
+"""What reaches the machines that deployments live on: SSH, registries, engines in swarm mode."""

@@ -1,0 +1,97 @@
+"""Opens the way to a deployment's target, and decides how images travel there."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from astro_cli.deploy.ssh import SshConnection
+from astro_cli.deploy.swarm import SwarmTarget
+from astro_cli.errors import EngineError, TargetError
+from astro_cli.runtime.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from astro_cli.deploy.stack import Names
+    from astro_cli.deployments import Deployment
+    from astro_cli.runtime.docker_api import DockerApi
+    from astro_cli.runtime.engine import Report
+
+
+@contextmanager
+def open_target(
+    deployment: Deployment, names: Names, environ: Mapping[str, str], local: Callable[[], DockerApi]
+) -> Iterator[SwarmTarget]:
+    """A deployment's target, connected.
+
+    Args:
+        local: opens this machine's engine, on which images are built; only called to bring one.
+
+    Raises:
+        TargetError: it cannot be reached, or its engine cannot be used.
+    """
+    if deployment.host.socket:
+        yield _target(deployment, names, f"unix://{deployment.host.socket}", None, environ, local)
+        return
+    with SshConnection(deployment, environ) as ssh:
+        yield _target(deployment, names, f"unix://{ssh.socket}", ssh, environ, local)
+
+
+def _target(
+    deployment: Deployment,
+    names: Names,
+    url: str,
+    ssh: SshConnection | None,
+    environ: Mapping[str, str],
+    local: Callable[[], DockerApi],
+) -> SwarmTarget:
+    from astro_cli.runtime.docker_api import DockerApi
+
+    endpoint = Endpoint(url, f"the deployment `{deployment.name}`")
+    try:
+        api = DockerApi(endpoint)
+    except EngineError as exc:
+        raise TargetError(
+            f"no Docker engine answers on {deployment.host.url}: {exc.message}",
+            hint="install Docker Engine there, and let the user you log in as use it (group `docker`)",
+        ) from exc
+
+    def bring(image_id: str, tags: Sequence[str], report: Report) -> str:
+        if deployment.registry:
+            return _through_registry(deployment, image_id, tags, environ, local(), target, report)
+        if target.has_image(image_id):
+            return image_id
+        report.step("copy the image to the host")
+        if ssh is None:
+            local().copy_image(image_id, api)
+            return image_id
+        from astro_cli.deploy.transfer import transfer
+
+        return transfer(local(), image_id, api, ssh, names.prefix, report)
+
+    target = SwarmTarget(api, endpoint, names, deployment, bring)
+    return target
+
+
+def _through_registry(
+    deployment: Deployment,
+    image_id: str,
+    tags: Sequence[str],
+    environ: Mapping[str, str],
+    local: DockerApi,
+    target: SwarmTarget,
+    report: Report,
+) -> str:
+    """Push an image, and have the target pull it by digest."""
+    from astro_cli.deploy.push import push
+    from astro_cli.deploy.registry import find_credentials
+
+    repository = deployment.registry
+    credentials = find_credentials(repository.partition("/")[0], environ)
+    report.step(f"push to {repository}")
+    reference = push(local, image_id, repository, tags, credentials, report)
+    if not target.has_image(reference):
+        report.step("pull on the host")
+        target.pull(reference, credentials)
+    return reference

@@ -1,0 +1,104 @@
+"""Where the values of a deployment's secrets come from: environment, a file outside the project, a command."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from astro_cli import process
+from astro_cli.deploy.target import Secrets
+from astro_cli.deployments import SECRET
+from astro_cli.envfile import load_env
+from astro_cli.errors import AstroError, ProjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from astro_cli.deployments import Deployment
+
+
+def resolve_secrets(deployment: Deployment, root: Path, environ: Mapping[str, str]) -> Secrets:
+    """The value of every secret that a deployment names: environment before file before command.
+
+    Raises:
+        ProjectError: one has no value anywhere, or the file is readable by others or inside the project.
+        AstroError: the command failed.
+    """
+    file = _from_file(deployment, root, environ)
+    values = {}
+    missing = []
+    for name in deployment.secret_names:
+        value = environ.get(name) or file.get(name)
+        if value is None and deployment.secret_command:
+            value = _from_command(deployment, root, name, environ)
+        if value is None:
+            missing.append(name)
+        else:
+            values[name] = value
+    if missing:
+        raise ProjectError(
+            f"no value for the secret{'s' if len(missing) > 1 else ''} {', '.join(missing)} of `{deployment.name}`",
+            hint=f"set it in the environment (`export {missing[0]}=…`), or name a `secret_file`",
+        )
+    certificate = deployment.publish.certificate
+    return Secrets(
+        user={name: values[name] for name in deployment.secrets},
+        database=values[deployment.database.removeprefix(SECRET)]
+        if deployment.database.startswith(SECRET)
+        else "",
+        certificate=_certificate(certificate, values, root),
+    )
+
+
+def _certificate(certificate: str, values: Mapping[str, str], root: Path) -> str:
+    if certificate.startswith(SECRET):
+        return values[certificate.removeprefix(SECRET)]
+    return _read(certificate, root) if certificate else ""
+
+
+def _from_file(deployment: Deployment, root: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
+    if not deployment.secret_file:
+        return {}
+    path = _path(deployment.secret_file, root)
+    if path.is_relative_to(root.resolve()):
+        raise ProjectError(
+            f"the secret_file {deployment.secret_file} lies inside the project",
+            hint="keep it elsewhere, for example in ~/.config: what is in the project ends in the image",
+        )
+    if not path.is_file():
+        # In CI the values are in the environment, and the file is on somebody's laptop.
+        return {}
+    if path.stat().st_mode & 0o077:
+        raise ProjectError(f"{path} can be read by others", hint=f"`chmod 600 {path}`")
+    return load_env(path, environ, name=path.name)
+
+
+def _from_command(deployment: Deployment, root: Path, name: str, environ: Mapping[str, str]) -> str:
+    argv = [*deployment.secret_command, name]
+    try:
+        done = process.run(argv, env=environ, cwd=root)
+    except OSError as exc:
+        raise AstroError(
+            f"the secret_command `{argv[0]}` cannot be run: {exc.strerror}",
+            hint="correct `secret_command` in .astro/config.yaml",
+        ) from exc
+    if done.code:
+        raise AstroError(  # what it wrote may hold the value
+            f"the secret_command failed for {name} (exit code {done.code})",
+            hint=f"try it by hand: `{' '.join(argv)}`",
+        )
+    return done.output.rstrip("\n")
+
+
+def _read(path: str, root: Path) -> str:
+    try:
+        return _path(path, root).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ProjectError(
+            f"the certificate {path} cannot be read: {getattr(exc, 'strerror', None) or exc}"
+        ) from exc
+
+
+def _path(path: str, root: Path) -> Path:
+    return (root / os.path.expanduser(path)).resolve()  # noqa: PTH111 - never fails

@@ -1,0 +1,592 @@
+"""A deployment on an engine in swarm mode: rolls, jobs, secrets and start-first are the engine's."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from astro_cli import labels
+from astro_cli.airflow import AUTH_MANAGER
+from astro_cli.deploy import stack, swarm_lock
+from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
+from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
+from astro_cli.deploy.swarm_api import SwarmApi, config_text, parse_time
+from astro_cli.deploy.swarm_secrets import SecretStore
+from astro_cli.deploy.target import RollError, ServiceState, State
+from astro_cli.errors import AstroError, TargetError
+from astro_cli.image import images_folder
+from astro_cli.releases import read_release
+from astro_cli.runtime.docker_api import RefusedError
+from astro_cli.runtime.docker_logs import read as read_logs
+from astro_cli.runtime.docker_logs import unframe
+from astro_cli.runtime.engine import PortTakenError
+from astro_cli.runtime.engine_http import EngineReader, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from astro_cli.deploy.dag_bundle import Bundle
+    from astro_cli.deploy.registry import Credentials
+    from astro_cli.deploy.target import Lock, Secrets, Unfinished
+    from astro_cli.deployments import Deployment
+    from astro_cli.releases import Release
+    from astro_cli.runtime.docker_api import DockerApi
+    from astro_cli.runtime.endpoint import Endpoint
+    from astro_cli.runtime.engine import LogLine, LogQuery, Report
+
+LOOK_SECONDS = 0.5
+DEATHS = 3
+"""A service that died this often will not come up."""
+LAST_LINES = 20
+JOB_SECONDS = 3600.0
+DATABASE_SECONDS = 120.0
+NETWORK_TRIES = 40
+NOT_FOUND = 404
+RELEASE_KIND = "release"
+
+_HEADS = (
+    "psql -qAt \"$DATABASE\" -c 'SELECT 1' >/dev/null; "
+    'psql -qAt "$DATABASE" -c '
+    "\"SELECT string_agg(version_num, ',' ORDER BY version_num) FROM alembic_version\" 2>/dev/null || true"
+)
+_RESTORE = (
+    "{{ echo 'DROP SCHEMA public CASCADE; CREATE SCHEMA public;'; "
+    "pg_restore --no-owner --file=- /backups/{name}; }} "
+    '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
+)
+# A deployment's database keeps what it has confirmed, unlike a sandbox's.
+_POSTGRES_SETTINGS = "\nsynchronous_commit = on\nmax_connections = 200\nshared_buffers = 128MB\n"
+
+
+class SwarmTarget:
+    """One deployment on one engine; see `deploy.target.Target`.
+
+    Args:
+        endpoint: of the engine, as it is reached from here.
+        bring: brings an image of this machine's engine to this one, and says how it is called there.
+    """
+
+    def __init__(
+        self,
+        api: DockerApi,
+        endpoint: Endpoint,
+        names: stack.Names,
+        deployment: Deployment,
+        bring: Callable[[str, Sequence[str], Report], str],
+    ) -> None:
+        self.api = SwarmApi(api, deployment.host.url)
+        self.names = names
+        self._deployment = deployment
+        self._endpoint = endpoint
+        self._bring = bring
+        self._store = SecretStore(self.api, names)
+
+    # looking
+
+    def check(self) -> None:
+        """That the engine may be used; see `SwarmApi.check`."""
+        self.api.check()
+
+    def state(self) -> State:
+        """What is there."""
+        services = self.api.services(self._label)
+        rows = [
+            self._service_state(service)
+            for service in services.values()
+            if self._is_mine(service) and service["Spec"]["Labels"].get(labels.KIND) != "job"
+        ]
+        order = [stack.POSTGRES, *(service.name for service in stack.airflow_services())]
+        rows.sort(key=lambda row: order.index(row.name) if row.name in order else len(order))
+        return State(self._releases(), tuple(rows), swarm_lock.holder(self.api, self.names))
+
+    def _releases(self) -> tuple[Release, ...]:
+        found = self.api.stored("configs", self._label).values()
+        kept = [each for each in found if each["Spec"]["Labels"].get(labels.KIND) == RELEASE_KIND]
+        read = (read_release(config_text(each)) for each in kept if self._is_mine(each))
+        return tuple(sorted(read, key=lambda release: release.id))
+
+    def _service_state(self, service: Mapping[str, Any]) -> ServiceState:
+        spec = service["Spec"]
+        release = spec["Labels"].get(labels.RELEASE)
+        running, draining, containers, error = 0, 0, [], ""
+        for task in self.api.tasks(spec["Name"]):
+            status, is_new = task["Status"], _release_of(task) == release
+            if status["State"] == "running" and task["DesiredState"] == "running" and is_new:
+                running += 1
+                containers.append(status["ContainerStatus"]["ContainerID"])
+            elif status["State"] in ("running", "shutdown") and task["DesiredState"] == "shutdown":
+                draining += status["State"] == "running"
+            elif is_new and not error:
+                error = status.get("Err", "")
+        return ServiceState(
+            name=spec["Labels"][labels.SERVICE],
+            release=int(release) if release else None,
+            wanted=spec["Mode"]["Replicated"]["Replicas"],
+            running=running,
+            draining=draining,
+            image=spec["TaskTemplate"]["ContainerSpec"]["Image"],
+            containers=tuple(containers),
+            error=error,
+        )
+
+    def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
+        """Names whose values differ from what the engine has."""
+        return self._store.changed(secrets)
+
+    # lock and records
+
+    def lock(self, purpose: str, wait: float) -> AbstractContextManager[swarm_lock.SwarmLock]:
+        """Hold the deployment; the engine becomes a swarm for it if it is none."""
+        self.api.ensure_swarm()
+        return swarm_lock.hold(self.api, self.names, purpose, wait)
+
+    def record(self, release: Release) -> None:
+        """Append to the list of releases."""
+        marks = {**self.names.labels, labels.KIND: RELEASE_KIND, labels.RELEASE: str(release.id)}
+        self.api.store("configs", self.names.of(f"release-{release.id:06d}"), release.to_json(), marks)
+
+    def unlock(self) -> Unfinished | None:
+        """Take the lock away from whoever has it; what was begun under it, or None when it was free."""
+        return swarm_lock.release(self.api, self.names)
+
+    # what a release stands on
+
+    def bring_image(self, image_id: str, tags: Sequence[str], report: Report) -> str:
+        """Have an image of this machine's engine there."""
+        return self._bring(image_id, tags, report)
+
+    def has_image(self, reference: str) -> bool:
+        """Whether the engine has an image."""
+        try:
+            self.api.call("GET", f"/images/{reference}/json")
+        except RefusedError as exc:
+            if exc.status == NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def pull(self, reference: str, credentials: Credentials | None) -> None:
+        """Have the engine pull an image.
+
+        Raises:
+            TargetError: it could not, in its own words.
+        """
+        login = None
+        if credentials is not None:
+            login = {"username": credentials.username, "password": credentials.password}
+        error = ""
+        with self.api.reached():
+            for line in self.api.api.pull(reference, login):
+                error = str((line.get("errorDetail") or {}).get("message") or error)
+        if error:
+            raise TargetError(
+                f"the host cannot pull {reference}: {error}",
+                hint="the host's engine must reach the registry, and trust its certificate",
+            )
+
+    def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
+        """Have every secret; the admin gets a password with the first release."""
+        own_login = AUTH_MANAGER not in self._deployment.env
+        return self._store.ensure(secrets, login=own_login and first)
+
+    def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
+        """Have network, database and proxy; what runs already as it should is not touched."""
+        self._ensure_network()
+        if stack.PASSWORD in release.secrets:
+            self._ensure_postgres(release, report, lock)
+        self._ensure_proxy(release, secrets.certificate, report)
+
+    # DAGs
+
+    def publish_dags(self, release: Release, bundle: Bundle) -> None:
+        """See `Target`."""
+        with self.api.reached():
+            self.api.api.create_volume(self.names.of("dags"), self.names.labels)
+            self._dags(release).publish(bundle)
+
+    def point_dags(self, release: Release, digest: str) -> None:
+        """See `Target`."""
+        with self.api.reached():
+            self._dags(release).point(digest)
+
+    def dags_digest(self, release: Release) -> str:
+        """See `Target`."""
+        with self.api.reached():
+            published = self._dags(release).current()
+        return published.digest if published else ""
+
+    def dags_seen(self, release: Release) -> str:
+        """See `Target`."""
+        for service in self.state().services:
+            if service.name == "dag-processor" and service.containers:
+                remembered = f"{STORAGE}/{BUNDLE}/current-{stack.dags_tag(release)}"
+                with self.api.reached():
+                    code, output = self.api.api.output_of(service.containers[0], ["cat", remembered])
+                return "" if code else f"sha256:{output.strip()}"
+        return ""
+
+    def _dags(self, release: Release) -> VolumeStore:
+        return VolumeStore(self.api.api, self.names.of("dags"), release.image, stack.dags_tag(release))
+
+    def _ensure_network(self) -> None:
+        found = self.api.filtered("/networks", name=[f"^{self.names.prefix}$"])
+        if any(not self._has_my_labels(each.get("Labels") or {}) for each in found):
+            raise AstroError(
+                f"the host already has a network `{self.names.prefix}`, which is not this deployment's",
+                hint="give the deployment or the project another name",
+            )
+        if not found:
+            body = {"Driver": "overlay", "Attachable": True, "CheckDuplicate": True}
+            body |= {"Name": self.names.prefix, "Labels": self.names.labels}
+            self.api.call("POST", "/networks/create", body=body)
+
+    def _ensure_postgres(self, release: Release, report: Report, lock: Lock) -> None:
+        settings = (images_folder() / "postgresql.conf").read_text(encoding="utf-8") + _POSTGRES_SETTINGS
+        name = self.names.of(f"postgres-{_short_hash(settings)}")
+        known = self.api.stored("configs", self._label)
+        config_id = known[name]["ID"] if name in known else None
+        if config_id is None:
+            config_id = self.api.store("configs", name, settings, self.names.labels)
+        spec = stack.postgres_service(self.names, release, self._store.ids(), config=(name, str(config_id)))
+        spec["Labels"][labels.CONFIG_HASH] = _short_hash(json.dumps(spec, sort_keys=True))
+        existing = self.api.service(spec["Name"])
+        if (
+            existing is None
+            or existing["Spec"]["Labels"].get(labels.CONFIG_HASH) != spec["Labels"][labels.CONFIG_HASH]
+        ):
+            report.step("start the metadata database")
+            self.api.put_service(spec)
+        self._wait([stack.POSTGRES], None, lock, DATABASE_SECONDS)
+
+    def _ensure_proxy(self, release: Release, certificate: str, report: Report) -> None:
+        publish = release.configuration["publish"]
+        spec = proxy_container(release.companions[PROXY], publish, certificate)
+        mark = _short_hash(spec.config_hash + publish["bind"])
+        name = self.names.of(PROXY)
+        found = self._inspect(name)
+        if found is not None:
+            if (
+                found["Config"]["Labels"].get(labels.CONFIG_HASH + ".proxy") == mark
+                and found["State"]["Running"]
+            ):
+                return
+            self._remove_proxy()
+        report.step("start the proxy")
+        marks = {**self.names.labels, labels.SERVICE: PROXY, labels.CONFIG_HASH + ".proxy": mark}
+        with self.api.reached():
+            container = self.api.api.create_container(
+                spec, name=name, network=self.names.prefix, labels=marks, bind=publish["bind"], keep=True
+            )
+            try:
+                self.api.api.start_container(container, [publish["port"]])
+            except PortTakenError as exc:
+                self.api.api.remove_container(container)
+                raise AstroError(
+                    f"port {publish['port']} of the host is already in use",
+                    hint="choose another with `publish: {port: …}` in .astro/config.yaml",
+                ) from exc
+
+    def _inspect(self, container: str) -> dict[str, Any] | None:
+        try:
+            return dict(self.api.call("GET", f"/containers/{container}/json"))
+        except RefusedError as exc:
+            if exc.status == NOT_FOUND:
+                return None
+            raise
+
+    # the metadata database
+
+    def database_heads(self, release: Release) -> str:
+        """Migration heads of the metadata database; empty for an empty one."""
+        spec = stack.postgres_job(self.names, "heads", release, self._store.ids(), _HEADS)
+        return "".join(self._run_job(spec, "the metadata database cannot be asked for its version")).strip()
+
+    def backup(self, release: Release, name: str) -> str:
+        """Write the metadata database to the file `name` in the volume of backups."""
+        script = f'pg_dump --format=custom --file=part "$DATABASE"; mv part {name}'
+        script = f"cd /backups; {script}"
+        spec = stack.postgres_job(self.names, "backup", release, self._store.ids(), script)
+        self._run_job(spec, "the backup of the metadata database failed")
+        return name
+
+    def restore(self, release: Release, name: str) -> None:
+        """Put a backup in the metadata database's place, all of it or nothing."""
+        spec = stack.postgres_job(
+            self.names, "restore", release, self._store.ids(), _RESTORE.format(name=name)
+        )
+        self._run_job(spec, f"the backup {name} could not be restored")
+
+    def migrate(self, release: Release) -> None:
+        """Migrate the metadata database with the release's image."""
+        spec = stack.airflow_job(
+            self.names, "migrate", release, self._store.ids(), ["airflow", "db", "migrate"]
+        )
+        self._run_job(spec, "the migration of the metadata database failed")
+
+    def _run_job(self, spec: Mapping[str, Any], failure: str) -> list[str]:
+        """Run a job to its end; returns its lines."""
+        name = spec["Name"]
+        self.api.remove_service(name)  # left by a run that was killed
+        self.api.put_service(spec)
+        try:
+            deadline = time.monotonic() + JOB_SECONDS
+            while time.monotonic() < deadline:
+                task = next(iter(self.api.tasks(name)), None)
+                state = task["Status"]["State"] if task else ""
+                if task and state in ("complete", "failed", "rejected"):
+                    lines = self._lines_of(task, None)
+                    if state != "complete":
+                        raise AstroError(
+                            failure, hint="nothing was replaced", details=tuple(lines[-LAST_LINES:])
+                        )
+                    return lines
+                time.sleep(LOOK_SECONDS)
+            raise AstroError(f"{failure}: it did not end within {JOB_SECONDS / 60:.0f} minutes")
+        finally:
+            containers = [_container_of(task) for task in self.api.tasks(name)]
+            self.api.remove_service(name)
+            for container in filter(None, containers):  # the engine forgets a job's, and leaves it lying
+                with self.api.reached():
+                    self.api.api.remove_container(container)
+
+    # rolling
+
+    def roll(self, release: Release, services: Sequence[str], lock: Lock, seconds: float) -> None:
+        """Replace services by those of a release, and wait until each of them runs healthy."""
+        ids = self._store.ids()
+        rows = [service for service in stack.airflow_services() if service.name in services]
+        for service in rows:
+            self.api.put_service(stack.airflow_service(self.names, service, release, ids))
+        self._wait([service.name for service in rows], release.serving, lock, seconds)
+
+    def _wait(self, services: Sequence[str], release: int | None, lock: Lock, seconds: float) -> None:
+        began = self.api.now()
+        deadline = time.monotonic() + seconds
+        waiting = list(services)
+        while True:
+            for name in tuple(waiting):
+                if self._is_up(name, release, began):
+                    waiting.remove(name)
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                raise self._roll_error(waiting[0], release, f"did not become healthy within {seconds:.0f} s")
+            lock.beat()
+            time.sleep(LOOK_SECONDS)
+
+    def _is_up(self, name: str, release: int | None, began: Any) -> bool:  # noqa: ANN401 - a datetime
+        service = self.api.service(self.names.of(name))
+        if service is None:
+            raise self._roll_error(name, release, "was removed by somebody")
+        tasks = [
+            task
+            for task in self.api.tasks(self.names.of(name))
+            if _release_of(task) == (str(release) if release is not None else None)
+        ]
+        dead = [
+            task
+            for task in tasks
+            if task["Status"]["State"] in ("failed", "rejected", "complete")
+            and parse_time(task["CreatedAt"]) >= began
+        ]
+        if len(dead) >= DEATHS:
+            raise self._roll_error(name, release, f"died {len(dead)} times")
+        running = sum(
+            task["Status"]["State"] == "running" and task["DesiredState"] == "running" for task in tasks
+        )
+        updating = (service.get("UpdateStatus") or {}).get("State") == "updating"
+        return running >= service["Spec"]["Mode"]["Replicated"]["Replicas"] and not updating
+
+    def _roll_error(self, name: str, release: int | None, what: str) -> RollError:
+        tasks = [
+            task
+            for task in self.api.tasks(self.names.of(name))
+            if _release_of(task) == (str(release) if release is not None else None)
+        ]
+        dead = next((task for task in tasks if task["Status"]["State"] in ("failed", "rejected")), None)
+        task = dead or next(iter(tasks), None)
+        reason = (task["Status"].get("Err") or "") if task else ""
+        lines = self._lines_of(task, LAST_LINES) if task else []
+        return RollError(f"the service {name} {what}{f' ({reason})' if reason else ''}", details=tuple(lines))
+
+    def _lines_of(self, task: Mapping[str, Any], tail: int | None) -> list[str]:
+        container = _container_of(task)
+        if not container:
+            return [task["Status"].get("Err") or task["Status"].get("Message", "")]
+        reader = EngineReader(self._endpoint)
+        with suppress(NotFound), self.api.reached():
+            stream = reader.stream(
+                f"/containers/{container}/logs",
+                timeout=60.0,
+                stdout="true",
+                stderr="true",
+                tail="all" if tail is None else str(tail),
+            )
+            return list(unframe(stream))
+        return []
+
+    def remove_services(self) -> None:
+        """Remove every service that a release replaces."""
+        for service in stack.airflow_services():
+            self.api.remove_service(self.names.of(service.name))
+
+    def stop(self, lock: Lock) -> None:
+        """End every service, the database and the proxy; volumes, secrets and records stay."""
+        self.remove_services()
+        names = [service.name for service in stack.airflow_services()]
+        self._wait_gone(names, lock)
+        self._remove_proxy()
+        self.api.remove_service(self.names.of(stack.POSTGRES))
+        self._wait_gone([stack.POSTGRES], lock)
+
+    def _wait_gone(self, services: Sequence[str], lock: Lock) -> None:
+        """Wait until no container of these services is left; an engine ends them after their tasks."""
+        filters = {f"com.docker.swarm.service.name={self.names.of(name)}" for name in services}
+        while any(self.api.filtered("/containers/json", label=[each]) for each in filters):
+            lock.beat()
+            time.sleep(LOOK_SECONDS)
+
+    def _remove_proxy(self) -> None:
+        found = self._inspect(self.names.of(PROXY))
+        if found is not None:
+            with self.api.reached():
+                self.api.api.stop_container(found["Id"], 10)
+                self.api.api.remove_container(found["Id"])
+
+    def destroy(self, report: Report) -> None:
+        """Remove everything of the deployment, data included; a swarm without another one ends as well."""
+        if not self.api.is_swarm:
+            return
+        report.step("remove services")
+        for name, service in self.api.services(self._label).items():
+            if self._is_mine(service):
+                self.api.remove_service(name)
+        self._remove_proxy()
+        report.step("remove data")
+        with self.api.reached():
+            self._remove_containers()
+            for volume in self._volumes():
+                self.api.api.remove_volume(volume)
+            for network in self.api.filtered("/networks", name=[f"^{self.names.prefix}$"]):
+                self._remove_network(network["Id"])
+        for kind in ("secrets", "configs"):
+            for name, each in self.api.stored(kind, self._label).items():
+                if self._is_mine(each):
+                    self.api.forget(kind, name)
+        if not self.api.stored("configs", labels.DEPLOYMENT) and not self.api.services(labels.DEPLOYMENT):
+            self.api.call("POST", "/swarm/leave", force="true")
+
+    def _remove_containers(self) -> None:
+        """Remove what is left of ended containers, which would hold on to volumes."""
+        filters = json.dumps({"label": [self._label]})
+        for each in self.api.call("GET", "/containers/json", all="true", filters=filters):
+            if self._has_my_labels(each["Labels"]):
+                self.api.api.remove_container(each["Id"])
+
+    def _volumes(self) -> list[str]:
+        found = (
+            self.api.call("GET", "/volumes", filters=json.dumps({"label": [self._label]}))["Volumes"] or []
+        )
+        return [each["Name"] for each in found if self._has_my_labels(each["Labels"])]
+
+    def _remove_network(self, network: str) -> None:
+        """Remove the network; the engine lets go of it a moment after its last container."""
+        for _ in range(NETWORK_TRIES):
+            try:
+                self.api.call("DELETE", f"/networks/{network}")
+            except RefusedError as exc:
+                if exc.status == NOT_FOUND:
+                    return
+            time.sleep(LOOK_SECONDS)
+
+    def run_inside(self, service: str, command: Sequence[str], *, interactive: bool) -> int:
+        """Run a command beside a service, with its environment, on this terminal; returns its exit code.
+
+        Raises:
+            AstroError: the service does not run.
+        """
+        container = next(
+            (row.containers[0] for row in self.state().services if row.name == service and row.containers),
+            None,
+        )
+        if container is None:
+            raise AstroError(f"the service {service} does not run", hint="see `astro deployment ps`")
+        words = list(command) if service == stack.POSTGRES else [*stack.ENTRY, "run", *command]
+        with self.api.reached():
+            return self.api.api.run_inside(container, words, interactive=interactive, stdin=True)
+
+    def logs(self, query: LogQuery) -> Iterator[LogLine]:
+        """Lines of the newest containers, and of those that finish their tasks, merged in order of time."""
+        containers: dict[str, str] = {}
+        for row in self.state().services:
+            if query.services and row.name not in query.services:
+                continue
+            for task in self.api.tasks(self.names.of(row.name)):
+                alive = task["Status"]["State"] in ("running", "starting")
+                if _container_of(task) and (alive or row.name not in containers):
+                    name = row.name if row.name not in containers else f"{row.name}.{len(containers)}"
+                    containers[name] = _container_of(task)
+        proxy = self._inspect(self.names.of(PROXY))
+        if proxy is not None and (not query.services or PROXY in query.services):
+            containers[PROXY] = proxy["Id"]
+        with self.api.reached():
+            yield from read_logs(EngineReader(self._endpoint), containers, replace(query, services=()))
+
+    def ask(self, path: str) -> dict[str, object] | None:
+        """The deployment's own API through its proxy, asked from inside its network."""
+        for service in self.state().services:
+            if service.name == stack.API_SERVER and service.containers:
+                command = [*stack.ENTRY, "fetch", f"http://{PROXY}:{INSIDE_PORT}{path}"]
+                with self.api.reached():
+                    code, output = self.api.api.output_of(service.containers[0], command)
+                if code:
+                    return None
+                answer = json.loads(output)
+                return answer if isinstance(answer, dict) else None
+        return None
+
+    # tidying
+
+    def prune(self, keep: int) -> None:
+        """Remove what only releases need that cannot be returned to: images, secrets, backups."""
+        live = [release for release in self._releases() if release.result == "live"]
+        gone, kept = live[:-keep], live[-keep:]
+        images = {reference for each in kept for reference in (each.image, *each.companions.values())}
+        for reference in {each.image for each in gone} - images:
+            with suppress(RefusedError):
+                self.api.call("DELETE", f"/images/{reference}")
+        needed = {name for each in kept for name in each.secrets.values()}
+        for name, each in self._store.stored().items():
+            if name not in needed and each["Spec"]["Labels"].get("astro.role") == stack.USER:
+                self.api.forget("secrets", name)
+
+    # small things
+
+    @property
+    def _label(self) -> str:
+        return f"{labels.DEPLOYMENT}={self.names.deployment}"
+
+    def _is_mine(self, thing: Mapping[str, Any]) -> bool:
+        return self._has_my_labels(thing["Spec"].get("Labels") or {})
+
+    def _has_my_labels(self, marks: Mapping[str, str]) -> bool:
+        return all(marks.get(key) == value for key, value in self.names.labels.items())
+
+
+def _release_of(task: Mapping[str, Any]) -> str | None:
+    found: str | None = (task["Spec"]["ContainerSpec"].get("Labels") or {}).get(labels.RELEASE)
+    return found
+
+
+def _container_of(task: Mapping[str, Any]) -> str:
+    return (task["Status"].get("ContainerStatus") or {}).get("ContainerID") or ""
+
+
+def _short_hash(text: str) -> str:
+    from astro_cli.hashing import digest
+
+    return digest([(b"", text.encode())])[:12]

@@ -1,0 +1,208 @@
+"""The calls to an engine in swarm mode that deployments need, over `DockerApi.call`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from astro_cli import labels
+from astro_cli.errors import EngineError, TargetError
+from astro_cli.runtime.docker_api import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from astro_cli.runtime.docker_api import DockerApi
+
+NOT_FOUND, CONFLICT, UNAVAILABLE = 404, 409, 503
+OLDEST_API = (1, 41)
+
+
+class SwarmApi:
+    """One engine; every method raises `TargetError` when the engine does not answer any more."""
+
+    def __init__(self, api: DockerApi, where: str) -> None:
+        self.api = api
+        self._where = where
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """What goes wrong with the connection is the target's fault, not that of this machine's engine."""
+        try:
+            yield
+        except EngineError as exc:
+            raise TargetError(
+                f"lost {self._where}: {exc.message}",
+                hint="see whether the host is up, then run the same command again",
+            ) from exc
+
+    def call(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
+        """See `DockerApi.call`."""
+        with self.reached():
+            return self.api.call(method, path, **options)
+
+    def filtered(self, path: str, **filters: list[str]) -> list[dict[str, Any]]:
+        """A list, filtered by the engine."""
+        return list(self.call("GET", path, filters=json.dumps(filters)) or [])
+
+    # the swarm
+
+    def check(self) -> None:
+        """That the engine can do what is asked of it.
+
+        Raises:
+            TargetError: it is too old, or belongs to a swarm that is not ours.
+        """
+        info = self.call("GET", "/info")
+        version = str(self.call("GET", "/version")["ApiVersion"])
+        if tuple(int(part) for part in version.split(".")) < OLDEST_API:
+            raise TargetError(
+                f"the Docker engine on {self._where} is too old (API {version})",
+                hint="install Docker Engine 20.10 or newer there",
+            )
+        swarm = info["Swarm"]
+        if swarm["LocalNodeState"] == "inactive":
+            return
+        if not swarm.get("ControlAvailable") or self._swarm_labels().get(labels.MANAGED) != "true":
+            raise TargetError(
+                f"the engine on {self._where} belongs to a swarm that astro did not make",
+                hint="use another host; or end that swarm (`docker swarm leave --force`) if nobody needs it",
+            )
+
+    def _swarm_labels(self) -> Mapping[str, str]:
+        return self.call("GET", "/swarm")["Spec"].get("Labels") or {}
+
+    @property
+    def is_swarm(self) -> bool:
+        """Whether the engine is in swarm mode already."""
+        return str(self.call("GET", "/info")["Swarm"]["LocalNodeState"]) == "active"
+
+    def ensure_swarm(self) -> None:
+        """Make the engine a swarm of one node that listens on loopback alone."""
+        if self.is_swarm:
+            return
+        body = {
+            "ListenAddr": "127.0.0.1:2377",
+            "AdvertiseAddr": "127.0.0.1",
+            "DataPathAddr": "127.0.0.1",
+            # The engine's own choice, 10.0.0.0/8, is where many hosts' real neighbours are.
+            "DefaultAddrPool": ["10.222.0.0/16"],
+            "SubnetSize": 24,
+            "Spec": {
+                "Name": "default",
+                "Labels": {labels.MANAGED: "true"},
+                "Orchestration": {"TaskHistoryRetentionLimit": 3},
+            },
+        }
+        try:
+            self.call("POST", "/swarm/init", body=body)
+        except RefusedError:
+            if not self.is_swarm:  # else somebody was faster
+                raise
+        if self._swarm_labels().get(labels.MANAGED) != "true":  # an engine that leaves labels out of `init`
+            swarm = self.call("GET", "/swarm")
+            spec = {**swarm["Spec"], "Labels": {labels.MANAGED: "true"}}
+            self.call("POST", "/swarm/update", body=spec, version=str(swarm["Version"]["Index"]))
+
+    def now(self) -> datetime:
+        """The engine's clock."""
+        return parse_time(self.call("GET", "/info")["SystemTime"])
+
+    # services and their tasks
+
+    def services(self, label: str) -> dict[str, dict[str, Any]]:
+        """Services with a label (`name=value`), by name; none where there is no swarm."""
+        try:
+            found = self.filtered("/services", label=[label])
+        except RefusedError as exc:
+            if exc.status == UNAVAILABLE:
+                return {}
+            raise
+        return {each["Spec"]["Name"]: each for each in found}
+
+    def service(self, name: str) -> dict[str, Any] | None:
+        """One service, or None."""
+        try:
+            return dict(self.call("GET", f"/services/{name}"))
+        except RefusedError as exc:
+            if exc.status in (NOT_FOUND, UNAVAILABLE):
+                return None
+            raise
+
+    def put_service(self, spec: Mapping[str, Any]) -> None:
+        """Make a service as `spec` says, or change it to that."""
+        existing = self.service(spec["Name"])
+        if existing is None:
+            self.call("POST", "/services/create", body=spec)
+            return
+        query = {"version": str(existing["Version"]["Index"]), "registryAuthFrom": "spec"}
+        self.call("POST", f"/services/{existing['ID']}/update", body=spec, **query)
+
+    def remove_service(self, name: str) -> None:
+        """Remove a service; one that is gone is fine."""
+        self._remove(f"/services/{name}")
+
+    def tasks(self, service: str) -> list[dict[str, Any]]:
+        """The tasks of a service, the newest first."""
+        found = self.filtered("/tasks", service=[service])
+        return sorted(found, key=lambda task: str(task["CreatedAt"]), reverse=True)
+
+    # secrets and configs: immutable, except for labels
+
+    def stored(self, kind: str, label: str) -> dict[str, dict[str, Any]]:
+        """Secrets or configs (`kind`) with a label, by name; none where there is no swarm."""
+        try:
+            found = self.filtered(f"/{kind}", label=[label])
+        except RefusedError as exc:
+            if exc.status == UNAVAILABLE:
+                return {}
+            raise
+        return {each["Spec"]["Name"]: each for each in found}
+
+    def store(self, kind: str, name: str, data: str, marks: Mapping[str, str]) -> str:
+        """Make a secret or config; returns its id.
+
+        Raises:
+            RefusedError: with status 409, there is one of that name.
+        """
+        body = {"Name": name, "Labels": dict(marks), "Data": base64.b64encode(data.encode()).decode()}
+        return str(self.call("POST", f"/{kind}/create", body=body)["ID"])
+
+    def mark_config(self, name: str, marks: Mapping[str, str]) -> None:
+        """Set labels of a config besides those it has."""
+        config = self.call("GET", f"/configs/{name}")
+        spec = {**config["Spec"], "Labels": {**config["Spec"]["Labels"], **marks}}
+        self.call(
+            "POST", f"/configs/{config['ID']}/update", body=spec, version=str(config["Version"]["Index"])
+        )
+
+    def forget(self, kind: str, name: str) -> bool:
+        """Remove a secret or config; one that is gone is fine. False if something still uses it."""
+        return self._remove(f"/{kind}/{name}", in_use_is_fine=True)
+
+    def _remove(self, path: str, *, in_use_is_fine: bool = False) -> bool:
+        try:
+            self.call("DELETE", path)
+        except RefusedError as exc:
+            if exc.status == NOT_FOUND:
+                return True
+            if in_use_is_fine and "in use" in exc.message:
+                return False
+            raise
+        return True
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """What a config holds."""
+    return base64.b64decode(config["Spec"]["Data"]).decode()
+
+
+def parse_time(text: str) -> datetime:
+    """A time as engines write it, with nine digits of a second."""
+    whole, _, rest = text.rstrip("Z").partition(".")
+    digits = "".join(character for character in rest[:6] if character.isdigit()) or "0"
+    zone = "+00:00" if text.endswith("Z") else text[-6:]
+    return datetime.fromisoformat(f"{whole[:19]}.{digits:0<6}{zone}")

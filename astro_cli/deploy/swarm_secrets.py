@@ -1,0 +1,155 @@
+"""A deployment's secrets on its engine: numbered, because an engine's secret can never be changed or read again.
+
+Whether a value differs from what the engine has is told by a salted scrypt digest of it in the secret's labels.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets as randomness
+from typing import TYPE_CHECKING, Any
+
+from astro_cli import labels
+from astro_cli.airflow import ADMIN, private_environment
+from astro_cli.deploy import stack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from astro_cli.deploy.swarm_api import SwarmApi
+    from astro_cli.deploy.target import Secrets
+
+CONNECTION_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+ROLE, NUMBER, DIGEST = "astro.role", "astro.number", "astro.digest."
+DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres:5432/airflow"
+
+
+def new_keys(password: str) -> dict[str, str]:
+    """New random keys for Airflow, as variables, and its database's address."""
+    made = {
+        "fernet": base64.urlsafe_b64encode(randomness.token_bytes(32)).decode(),
+        "jwt": randomness.token_urlsafe(48),
+        "api": randomness.token_urlsafe(48),
+        "database": password,
+    }
+    return private_environment(made)
+
+
+class SecretStore:
+    """The secrets of one deployment."""
+
+    def __init__(self, api: SwarmApi, names: stack.Names) -> None:
+        self._api = api
+        self._names = names
+
+    def stored(self) -> dict[str, dict[str, Any]]:
+        """Every secret of the deployment, by name."""
+        found = self._api.stored("secrets", f"{labels.DEPLOYMENT}={self._names.deployment}")
+        mine = self._names.project_id
+        return {name: each for name, each in found.items() if _marks(each).get(labels.PROJECT) == mine}
+
+    def ids(self) -> dict[str, str]:
+        """The engine's id of every secret, by name."""
+        return {name: str(each["ID"]) for name, each in self.stored().items()}
+
+    def newest(self, role: str) -> dict[str, Any] | None:
+        """The secret of a role with the highest number."""
+        found = [each for each in self.stored().values() if _marks(each).get(ROLE) == role]
+        return max(found, key=lambda each: int(_marks(each)[NUMBER]), default=None)
+
+    def changed(self, secrets: Secrets) -> tuple[str, ...]:
+        """Names of the user's secrets that the engine has not, has with another value, or has too many."""
+        found = self.newest(stack.USER)
+        known = _digests(found) if found else {}
+        changed = [name for name, value in secrets.user.items() if not _same(value, known.get(name, ""))]
+        if secrets.database and not self._has_address(secrets.database):
+            changed.append("database")
+        return tuple(sorted({*changed, *(set(known) - set(secrets.user))}))
+
+    def ensure(self, secrets: Secrets, *, login: bool) -> tuple[dict[str, str], str]:
+        """Have every secret.
+
+        Args:
+            login: whether the admin needs a (new) password.
+
+        Returns:
+            The names by role, and the admin's password if it was made now.
+        """
+        names = {stack.KEYS: self._keys(), **self._database(secrets.database)}
+        if secrets.user:
+            found = self.newest(stack.USER)
+            if found is None or self.changed(secrets):
+                names[stack.USER] = self._make(stack.USER, json.dumps(dict(secrets.user)), secrets.user)
+            else:
+                names[stack.USER] = str(found["Spec"]["Name"])
+        password = ""
+        known = self.newest(stack.LOGIN)
+        if login:
+            password = randomness.token_urlsafe(18)
+            names[stack.LOGIN] = self._make(stack.LOGIN, json.dumps({ADMIN: password}))
+        elif known is not None:
+            names[stack.LOGIN] = str(known["Spec"]["Name"])
+        return names, password
+
+    def _keys(self) -> str:
+        found = self.newest(stack.KEYS)
+        if found is not None:
+            return str(found["Spec"]["Name"])
+        keys = new_keys("")
+        del keys[CONNECTION_VARIABLE]
+        return self._make(stack.KEYS, json.dumps(keys))
+
+    def _database(self, address: str) -> dict[str, str]:
+        """The secrets by which the metadata database is reached: all of one number, or made anew together."""
+        roles = (stack.CONNECTION, stack.ADDRESS, *(() if address else (stack.PASSWORD,)))
+        found = [self.newest(role) for role in roles]
+        numbers = {_marks(each)[NUMBER] if each else None for each in found}
+        if len(numbers) == 1 and None not in numbers and (not address or self._has_address(address)):
+            return {role: str(each["Spec"]["Name"]) for role, each in zip(roles, found, strict=True) if each}
+        number = 1 + max(int(number) for number in (*numbers, "0") if number)
+        password = randomness.token_hex(24)
+        url = address or DATABASE_URL.format(password=password)
+        plain = url.replace("postgresql+psycopg2://", "postgresql://").replace("+asyncpg://", "://")
+        values = {
+            stack.CONNECTION: json.dumps({CONNECTION_VARIABLE: url}),
+            stack.ADDRESS: plain,
+            stack.PASSWORD: password,
+        }
+        digests = {"database": address} if address else {}
+        return {role: self._make(role, values[role], digests, number=number) for role in roles}
+
+    def _has_address(self, address: str) -> bool:
+        found = self.newest(stack.CONNECTION)
+        return found is not None and _same(address, _digests(found).get("database", ""))
+
+    def _make(
+        self, role: str, value: str, digests: Mapping[str, str] | None = None, *, number: int | None = None
+    ) -> str:
+        if number is None:
+            found = self.newest(role)
+            number = 1 + (int(_marks(found)[NUMBER]) if found else 0)
+        name = self._names.of(f"{role}-{number}")
+        marks = {**self._names.labels, ROLE: role, NUMBER: str(number)}
+        marks |= {f"{DIGEST}{key}": _digest(text) for key, text in (digests or {}).items()}
+        self._api.store("secrets", name, value, marks)
+        return name
+
+
+def _marks(stored: Mapping[str, Any]) -> Mapping[str, str]:
+    return stored["Spec"].get("Labels") or {}
+
+
+def _digests(stored: Mapping[str, Any]) -> dict[str, str]:
+    return {key.removeprefix(DIGEST): text for key, text in _marks(stored).items() if key.startswith(DIGEST)}
+
+
+def _digest(value: str, salt: str = "") -> str:
+    salt = salt or randomness.token_hex(16)
+    return f"{salt}${hashlib.scrypt(value.encode(), salt=salt.encode(), n=2**13, r=8, p=1, dklen=24).hex()}"
+
+
+def _same(value: str, digest: str) -> bool:
+    return bool(digest) and hmac.compare_digest(_digest(value, digest.partition("$")[0]), digest)

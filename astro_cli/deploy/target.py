@@ -1,0 +1,187 @@
+"""What a deployment lives on, as the workflow above sees it: a dozen verbs, and the values that pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from astro_cli.errors import AstroError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from astro_cli.deploy.dag_bundle import Bundle
+    from astro_cli.releases import Release
+    from astro_cli.runtime.engine import Report
+
+
+class RollError(AstroError):
+    """A service of a release did not come up."""
+
+    code = "unhealthy"
+    exit_code = 5
+
+
+class StrandedError(TargetError):
+    """A deploy ended in the middle and could not go back: its lock stays, and says to the next what was begun."""
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """One service on the target.
+
+    Attributes:
+        release: the release it should run, or None for what no release replaces.
+        running: how many of `wanted` run and are healthy.
+        draining: old ones that finish their tasks.
+        containers: ids of those that run.
+        error: why the newest one died, as the engine says.
+    """
+
+    name: str
+    release: int | None
+    wanted: int
+    running: int
+    draining: int = 0
+    image: str = ""
+    containers: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a deploy that never ended left behind.
+
+    Attributes:
+        who: user and machine.
+        step: the last thing that it began.
+        release: the one it was putting there.
+        backup: file with the database as it was, if it may have been migrated since.
+    """
+
+    who: str
+    purpose: str
+    step: str
+    release: int | None = None
+    backup: str = ""
+
+
+class Lock(Protocol):
+    """Held while something on the target is changed."""
+
+    unfinished: Unfinished | None
+
+    def step(self, name: str, **marks: str) -> None:
+        """Write down what is about to happen, so that whoever comes after a crash knows."""
+
+    def beat(self) -> None:
+        """Say that the holder still lives; cheap, to be called from every wait."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is on a target: every recorded release, the services, whether a lock is there, whose it is."""
+
+    releases: tuple[Release, ...] = ()
+    services: tuple[ServiceState, ...] = ()
+    locked_by: str = ""
+
+    @property
+    def current(self) -> Release | None:
+        """The release that was verified last, which is the running one unless something is unfinished."""
+        return next((each for each in reversed(self.releases) if each.result == "live"), None)
+
+    @property
+    def next_id(self) -> int:
+        """Number of the next release."""
+        return max((each.id for each in self.releases), default=0) + 1
+
+    def runs(self, release: Release) -> bool:
+        """Whether every service runs just this release."""
+        mine = [service for service in self.services if service.release is not None]
+        return bool(mine) and all(
+            service.release == release.serving and service.running >= service.wanted for service in mine
+        )
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Secret values on their way to the target; never printed.
+
+    Attributes:
+        user: the user's variables.
+        database: SQLAlchemy address of a database of the user's; empty for the bundled one.
+        certificate: PEM text, or empty.
+    """
+
+    user: Mapping[str, str] = field(default_factory=dict, repr=False)
+    database: str = field(default="", repr=False)
+    certificate: str = field(default="", repr=False)
+
+
+class Target(Protocol):
+    """One deployment on its target, connected.
+
+    Every method raises `TargetError` when the target cannot be reached any more.
+    """
+
+    def state(self) -> State:
+        """What is there; changes nothing."""
+
+    def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
+        """Names whose values differ from what the target has."""
+
+    def lock(self, purpose: str, wait: float) -> AbstractContextManager[Lock]:
+        """Hold the deployment; raises `LockedError` after `wait` seconds."""
+
+    def bring_image(self, image_id: str, tags: Sequence[str], report: Report) -> str:
+        """Have a local image on the target; returns how its engine calls it, by digest or id."""
+
+    def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
+        """Have every secret; returns their names by role, and the admin's password if it is new."""
+
+    def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
+        """Have what releases stand on: network, volumes, database, proxy."""
+
+    def database_heads(self, release: Release) -> str:
+        """Migration heads of the metadata database; empty for an empty one."""
+
+    def backup(self, release: Release, name: str) -> str:
+        """Write the metadata database to a file on the target; returns its name."""
+
+    def restore(self, release: Release, name: str) -> None:
+        """Put a backup in the metadata database's place; services must be stopped."""
+
+    def migrate(self, release: Release) -> None:
+        """Migrate the metadata database with the release's image."""
+
+    def publish_dags(self, release: Release, bundle: Bundle) -> None:
+        """Bring a version of the DAGs there, and let a release's services take it."""
+
+    def point_dags(self, release: Release, digest: str) -> None:
+        """Let a release's services take a version of the DAGs that was brought there before."""
+
+    def dags_digest(self, release: Release) -> str:
+        """The version that a release's services are told to take; empty when there is none."""
+
+    def dags_seen(self, release: Release) -> str:
+        """The version that the release's dag-processor has read last; empty when it has read none."""
+
+    def roll(self, release: Release, services: Sequence[str], lock: Lock, seconds: float) -> None:
+        """Replace services, and wait until all run healthy; raises `RollError` with the dead one's last lines."""
+
+    def remove_services(self) -> None:
+        """Remove every service that a release replaces."""
+
+    def stop(self, lock: Lock) -> None:
+        """End every service, the database and the proxy; data stays."""
+
+    def ask(self, path: str) -> dict[str, object] | None:
+        """The deployment's own API through its proxy; None when it does not answer with success."""
+
+    def record(self, release: Release) -> None:
+        """Append to the list of releases."""
+
+    def prune(self, keep: int) -> None:
+        """Remove secrets, images and backups of releases that cannot be returned to."""

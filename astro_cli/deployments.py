@@ -1,0 +1,444 @@
+"""Deployments as the project declares them: the section `deployments` of `.astro/config.yaml`, read strictly."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from astro_cli import yamlfile
+from astro_cli.airflow import RESERVED
+from astro_cli.errors import ProjectError, UsageError
+from astro_cli.services import SERVICES
+from astro_cli.settings import PROJECT_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+TARGETS = ("host",)
+EXECUTORS = ("local",)
+AIRFLOW_SERVICES = tuple(service.name for service in SERVICES if service.name != "postgres")
+BUNDLED = "bundled"
+SECRET = "secret:"  # noqa: S105 - the mark in front of a secret's name
+NAME_RULE = "up to 30 lower-case letters, digits and -, starting with a letter"
+
+_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,28}[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,6})(s|m|h)?")
+_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(m|g)", re.IGNORECASE)
+_REPOSITORY = re.compile(r"[a-z0-9][A-Za-z0-9.:-]*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+")
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where a target is.
+
+    Attributes:
+        url: as the user wrote it: `ssh://user@host:port`, or `unix:///path` for an engine on this machine.
+        address: what `ssh` calls it, with the user; empty for a socket.
+        port: of its sshd, or None for what the user's `ssh` says.
+        socket: the engine's socket on this machine; empty over SSH.
+    """
+
+    url: str
+    address: str = ""
+    port: int | None = None
+    socket: str = ""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Upper limits of one service: bytes of memory and CPUs, each None for no limit."""
+
+    memory: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Where the web UI and API answer on the host.
+
+    Attributes:
+        certificate: PEM file outside the project with chain and key, or `secret:NAME`; empty for plain HTTP.
+        url: what people type, if it is not bind address and port (a reverse proxy stands in front).
+    """
+
+    port: int = 8080
+    bind: str = "127.0.0.1"
+    certificate: str = ""
+    url: str = ""
+
+    @property
+    def base_url(self) -> str:
+        """The address that Airflow takes for its own."""
+        host = "localhost" if self.bind in ("127.0.0.1", "0.0.0.0", "::") else self.bind  # noqa: S104
+        return self.url or f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A named target of a project, with all that a release on it is made from besides the image.
+
+    Attributes:
+        ssh_config: file for `ssh -F`; empty for the user's own.
+        registry: repository to push to; empty when images travel through the connection.
+        replicas: how many of a service, where it is not one.
+        parallelism: tasks that run at once on each scheduler.
+        drain: seconds in which running tasks may finish when their scheduler is replaced.
+        env: plain variables of every Airflow process.
+        secrets: names of variables whose values never are in the project.
+        secret_file: dotenv file outside the project with their values.
+        secret_command: prints the value of the secret whose name is its last argument.
+        database: `bundled`, or `secret:NAME` with a SQLAlchemy address.
+        keep: how many releases can be returned to.
+    """
+
+    name: str
+    host: Host
+    target: str = "host"
+    identity: str = ""
+    ssh_config: str = ""
+    registry: str = ""
+    executor: str = "local"
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    resources: Mapping[str, Resources] = field(default_factory=dict)
+    parallelism: int = 16
+    drain: int = 1800
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    secret_file: str = ""
+    secret_command: tuple[str, ...] = ()
+    database: str = BUNDLED
+    publish: Publish = field(default_factory=Publish)
+    keep: int = 5
+    pytest: bool = False
+    require_clean: bool = False
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """Every secret it needs: those of `secrets`, the database's and the certificate's."""
+        named = (self.database, self.publish.certificate)
+        others = (text.removeprefix(SECRET) for text in named if text.startswith(SECRET))
+        return tuple(dict.fromkeys((*self.secrets, *others)))
+
+    def on_target(self) -> dict[str, Any]:
+        """What a release is made from: no address, no credentials, only names of secrets. Plain JSON data."""
+        return {
+            "executor": self.executor,
+            "replicas": {name: self.replicas.get(name, 1) for name in AIRFLOW_SERVICES},
+            "resources": {name: [each.memory, each.cpus] for name, each in sorted(self.resources.items())},
+            "parallelism": self.parallelism,
+            "drain": self.drain,
+            "env": dict(sorted(self.env.items())),
+            "secrets": sorted(self.secrets),
+            "database": self.database,
+            "publish": {
+                "port": self.publish.port,
+                "bind": self.publish.bind,
+                "certificate": self.publish.certificate,
+                "base_url": self.publish.base_url,
+            },
+        }
+
+
+def read_deployments(root: Path) -> dict[str, Deployment]:
+    """The deployments that the project in `root` declares, in the file's order.
+
+    Raises:
+        ProjectError: something in them is wrong; the message names file and line.
+    """
+    return parse_deployments(yamlfile.load(root / PROJECT_FILE, name=str(PROJECT_FILE)))
+
+
+def parse_deployments(root: yamlfile.Node) -> dict[str, Deployment]:
+    """The deployments of a configuration that was read; see `read_deployments`."""
+    entries = root.entries()
+    if "deployments" not in entries:
+        return {}
+    return {name: _deployment(name, node) for name, node in entries["deployments"].entries().items()}
+
+
+def choose_deployment(known: Mapping[str, Deployment], name: str | None) -> Deployment:
+    """The one called `name`; without a name the only one there is.
+
+    Raises:
+        UsageError: there is none of that name, or several and none is named. It is never guessed.
+    """
+    if not known:
+        raise UsageError(
+            "the project declares no deployment",
+            hint="add one: `astro deployment add prod --host ssh://user@host`",
+        )
+    if name is None:
+        if len(known) == 1:
+            return next(iter(known.values()))
+        raise UsageError(
+            f"the project has {len(known)} deployments: {', '.join(known)}", hint="name the one that is meant"
+        )
+    if name not in known:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there is: {', '.join(known)}"
+        raise UsageError(f"there is no deployment `{name}`", hint=hint)
+    return known[name]
+
+
+def check_deployment_name(name: str) -> str:
+    """`name` itself, if it may name a deployment.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f'"{name}" cannot name a deployment: use {NAME_RULE}', hint="for example `prod`")
+    return name
+
+
+_FIELDS = (
+    "target",
+    "identity",
+    "ssh_config",
+    "registry",
+    "executor",
+    "replicas",
+    "resources",
+    "parallelism",
+    "drain",
+    "env",
+    "secrets",
+    "secret_file",
+    "secret_command",
+    "database",
+    "publish",
+    "retention",
+    "gates",
+)
+
+
+def _deployment(name: str, node: yamlfile.Node) -> Deployment:
+    if not _NAME.fullmatch(name):
+        raise node.error(f'"{name}" cannot name a deployment: use {NAME_RULE}')
+    fields = node.mapping(required=("host",), optional=_FIELDS)
+    values: dict[str, Any] = {
+        key: fields[key].string() for key in ("identity", "ssh_config", "secret_file") if key in fields
+    }
+    if "target" in fields:
+        values["target"] = fields["target"].choice(*TARGETS)
+    if "executor" in fields:
+        values["executor"] = fields["executor"].choice(*EXECUTORS)
+    if "registry" in fields:
+        values["registry"] = _registry(fields["registry"])
+    if "replicas" in fields:
+        counts = fields["replicas"].mapping(optional=AIRFLOW_SERVICES)
+        values["replicas"] = {key: child.integer(1, 20) for key, child in counts.items()}
+    if "resources" in fields:
+        limits = fields["resources"].mapping(optional=tuple(service.name for service in SERVICES))
+        values["resources"] = {key: _resources(child) for key, child in limits.items()}
+    if "parallelism" in fields:
+        values["parallelism"] = fields["parallelism"].integer(1, 256)
+    if "drain" in fields:
+        values["drain"] = _seconds(fields["drain"])
+    if "env" in fields:
+        values["env"] = {key: _value(key, child) for key, child in fields["env"].entries().items()}
+    if "secrets" in fields:
+        values["secrets"] = tuple(_secret(child) for child in fields["secrets"].items())
+    if "secret_command" in fields:
+        values["secret_command"] = tuple(child.string() for child in fields["secret_command"].items())
+    if "database" in fields:
+        values["database"] = _database(fields["database"])
+    if "publish" in fields:
+        values["publish"] = _publish(fields["publish"])
+    if "retention" in fields:
+        kept = fields["retention"].mapping(optional=("releases",))
+        values["keep"] = kept["releases"].integer(1, 100) if "releases" in kept else 5
+    if "gates" in fields:
+        gates = fields["gates"].mapping(optional=("pytest", "require_clean"))
+        values.update({key: child.boolean() for key, child in gates.items()})
+    both = set(values.get("env", ())) & set(values.get("secrets", ()))
+    if both:
+        raise fields["env"].error(f"{sorted(both)[0]} is both in env and in secrets")
+    return Deployment(name=name, host=_host(fields["host"]), **values)
+
+
+def _host(node: yamlfile.Node) -> Host:
+    text = node.string()
+    example = "for example ssh://deploy@203.0.113.7, ssh://deploy@vm1:2222 or unix:///var/run/docker.sock"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as exc:
+        raise node.error(f"{node.path} is no address: {exc}", hint=example) from exc
+    if parts.password is not None:
+        raise node.error(f"{node.path} holds a password", hint="use a key: `ssh-copy-id user@host`")
+    if parts.scheme == "unix" and parts.path:
+        return Host(text, socket=parts.path)
+    if parts.scheme != "ssh" or not parts.hostname or parts.path.strip("/"):
+        raise node.error(f"{node.path} must be the address of a host", hint=example)
+    # Both are arguments of ssh: neither may look like an option.
+    if parts.hostname.startswith("-") or (parts.username or "").startswith("-"):
+        raise node.error(f"{node.path} must be the address of a host", hint=example)
+    address = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
+    return Host(text, address=address, port=port)
+
+
+def _registry(node: yamlfile.Node) -> str:
+    text = node.string()
+    if not _REPOSITORY.fullmatch(text):
+        raise node.error(
+            f"{node.path} must be a repository: HOST/PATH, without scheme and tag",
+            hint="for example registry.example.com/team/project",
+        )
+    return text
+
+
+def _resources(node: yamlfile.Node) -> Resources:
+    fields = node.mapping(optional=("memory", "cpus"))
+    memory = None
+    if "memory" in fields:
+        match = _SIZE.fullmatch(fields["memory"].string())
+        if match is None:
+            raise fields["memory"].error(f"{fields['memory'].path} must be a size such as 512m or 2g")
+        memory = int(float(match[1]) * (1024**2 if match[2].lower() == "m" else 1024**3))
+    cpus = None
+    if "cpus" in fields:
+        try:
+            cpus = float(fields["cpus"].string())
+        except ValueError:
+            cpus = 0.0
+        if not 0.01 <= cpus <= 1024:
+            raise fields["cpus"].error(f"{fields['cpus'].path} must be a number such as 1.5")
+    return Resources(memory, cpus)
+
+
+def _seconds(node: yamlfile.Node) -> int:
+    match = _DURATION.fullmatch(node.string())
+    if match is None:
+        raise node.error(f"{node.path} must be a time such as 90s, 30m or 2h")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+
+
+def _value(key: str, node: yamlfile.Node) -> str:
+    if not _VARIABLE.fullmatch(key):
+        raise node.error(f'"{key}" cannot name a variable')
+    if key in RESERVED:
+        raise node.error(f"{key} is set by the deployment itself")
+    return node.string()
+
+
+def _secret(node: yamlfile.Node) -> str:
+    name = node.string()
+    if not _VARIABLE.fullmatch(name):
+        raise node.error(
+            f"{node.path} must be the name of a variable", hint="only the name stands here, never the value"
+        )
+    if name in RESERVED:
+        raise node.error(f"{name} is set by the deployment itself")
+    return name
+
+
+def _database(node: yamlfile.Node) -> str:
+    text = node.string()
+    if text == BUNDLED or (text.startswith(SECRET) and _VARIABLE.fullmatch(text.removeprefix(SECRET))):
+        return text
+    raise node.error(
+        f"{node.path} must be `{BUNDLED}`, or `{SECRET}NAME` with the name of a secret that holds its address"
+    )
+
+
+def _publish(node: yamlfile.Node) -> Publish:
+    fields = node.mapping(optional=("port", "bind", "certificate", "url"))
+    values: dict[str, Any] = {key: fields[key].string() for key in ("bind", "certificate") if key in fields}
+    if "port" in fields:
+        values["port"] = fields["port"].integer(1, 65535)
+    if "url" in fields:
+        values["url"] = fields["url"].string().rstrip("/")
+        if urlsplit(values["url"]).scheme not in ("http", "https"):
+            raise fields["url"].error(f"{fields['url'].path} must begin with http:// or https://")
+    if "bind" in values:
+        import ipaddress
+
+        try:
+            ipaddress.ip_address(values["bind"])
+        except ValueError as exc:
+            raise fields["bind"].error(
+                f"{fields['bind'].path} must be an IP address of the host", hint="0.0.0.0 for every address"
+            ) from exc
+    return Publish(**values)
+
+
+def yaml_text(name: str, fields: Mapping[str, Any]) -> str:
+    """The lines that declare one deployment, indented as they stand below `deployments:`."""
+    import yaml
+
+    text = yaml.safe_dump({name: dict(fields)}, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def with_deployment(text: str, name: str, fields: Mapping[str, Any]) -> str:
+    """The text of a configuration file with one more deployment; every other character stays as it is.
+
+    Raises:
+        ProjectError: the section is written on one line (`{…}`), where nothing can be added.
+    """
+    added = yaml_text(name, fields)
+    lines = text.splitlines(keepends=True)
+    at = next((i for i, line in enumerate(lines) if re.match(r"deployments\s*:", line)), None)
+    if at is None:
+        gap = "" if not text or text.endswith("\n") else "\n"
+        return f"{text}{gap}deployments:\n{added}"
+    rest = lines[at].split(":", 1)[1].split("#", 1)[0].strip()
+    if rest not in ("", "{}", "~", "null"):
+        raise ProjectError(
+            f"{PROJECT_FILE}:{at + 1}: deployments is written on one line, so none can be added",
+            hint="write each deployment on lines of its own below `deployments:`",
+        )
+    if rest:
+        lines[at] = lines[at].replace(rest, "", 1).replace(": ", ":", 1)
+    end = _block_end(lines, at + 1, indent=0)
+    indent = next((len(line) - len(line.lstrip()) for line in lines[at + 1 : end] if _is_content(line)), 2)
+    if indent != 2:
+        added = "".join(
+            f"{' ' * (indent - 2)}{line}" if indent > 2 else line for line in added.splitlines(True)
+        )
+    if end and not lines[end - 1].endswith("\n"):
+        lines[end - 1] += "\n"
+    return "".join([*lines[:end], added, *lines[end:]])
+
+
+def without_deployment(text: str, name: str) -> str:
+    """The text of a configuration file without the deployment `name`; every other line stays as it is."""
+    lines = text.splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if re.match(r"deployments\s*:", line))
+    key = re.compile(rf"(\s+)[\"']?{re.escape(name)}[\"']?\s*:")
+    begin = next((i for i in range(at + 1, len(lines)) if key.match(lines[i])), None)
+    if begin is None:
+        raise ProjectError(
+            f"{PROJECT_FILE}: the lines of the deployment `{name}` cannot be found",
+            hint="remove them with an editor",
+        )
+    match = key.match(lines[begin])
+    assert match is not None
+    end = _block_end(lines, begin + 1, indent=len(match[1]))
+    left = [*lines[:begin], *lines[end:]]
+    if not any(_is_content(line) for line in left[at + 1 : _block_end(left, at + 1, indent=0)]):
+        del left[at]
+    return "".join(left)
+
+
+def _block_end(lines: list[str], start: int, *, indent: int) -> int:
+    """The first line after a block: the next with content that is indented by `indent` or less."""
+    end = start
+    for i in range(start, len(lines)):
+        line = lines[i]
+        if _is_content(line):
+            if len(line) - len(line.lstrip()) <= indent:
+                break
+            end = i + 1
+    return end
+
+
+def _is_content(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")

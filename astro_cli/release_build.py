@@ -1,0 +1,106 @@
+"""What a release is made of on this machine: the image, the DAG files, and the commit they come from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from astro_cli import labels, process
+from astro_cli.build_context import project_context
+from astro_cli.deploy.dag_bundle import pack_image
+from astro_cli.deployment import Built
+from astro_cli.errors import GateError
+from astro_cli.runtime.docker_images import ImageBuilder
+from astro_cli.runtime.engine import PrepareOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from astro_cli.project import Project
+    from astro_cli.runtime.docker import DockerEngine
+    from astro_cli.runtime.engine import Report
+    from astro_cli.settings import Settings
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The git commit of a project; empty outside a repository. `dirty` lists changed files."""
+
+    commit: str = ""
+    dirty: tuple[str, ...] = ()
+
+
+def git_revision(root: Path) -> Revision:
+    """The commit that the project stands on, and what differs from it."""
+    try:
+        head = process.run(["git", "-C", str(root), "rev-parse", "HEAD"])
+        changed = process.run(
+            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=normal", "."]
+        )
+    except OSError:  # no git here
+        return Revision()
+    if head.code or changed.code:
+        return Revision()
+    return Revision(head.lines[-1].strip(), tuple(line[3:] for line in changed.lines))
+
+
+def require_clean(revision: Revision) -> None:
+    """Refuse to deploy what is in no commit.
+
+    Raises:
+        GateError: the project is in no repository, or differs from its commit.
+    """
+    if not revision.commit:
+        raise GateError(
+            "the project is in no git repository", hint="commit it, or deploy without --require-clean"
+        )
+    if revision.dirty:
+        raise GateError(
+            "the project has changes that are not committed",
+            hint="commit them, or deploy without --require-clean",
+            details=revision.dirty[:20],
+        )
+
+
+def build(
+    project: Project,
+    engine: DockerEngine,
+    settings: Settings,
+    environ: Mapping[str, str],
+    image: str | None,
+    report: Report,
+) -> Built:
+    """The project's image, whole: built if anything in it has changed.
+
+    Args:
+        image: a ready one on this machine's engine, instead of building.
+    """
+    builder = ImageBuilder(engine.reader, lambda: engine.api, environ, settings)
+    options = PrepareOptions(image_name=image, whole=True)
+    made = builder.prepare(project, f"deploy-{project.project_id}", options, report)
+    inspected = engine.reader.json(f"/images/{made.reference}/json")
+    marks = inspected["Config"]["Labels"] or {}
+    revision = git_revision(project.root)
+    return Built(
+        image_id=made.reference,
+        # A ready image has been built elsewhere, from we do not know what.
+        content=made.reference.removeprefix("sha256:") if image else marks[labels.INPUTS_HASH],
+        airflow_version=made.airflow_version,
+        heads=marks.get(labels.MIGRATION_HEADS, ""),
+        companions=builder.companions(made.airflow_version, report),
+        files={} if image else dag_files(project.root),
+        dags=pack_image(engine.api, made.reference, project.root, revision=revision.commit),
+        revision=revision.commit,
+        dirty=bool(revision.dirty),
+    )
+
+
+def dag_files(root: Path) -> dict[str, str]:
+    """The files below `dags` that go into the image, each with a hash of its content."""
+    return {
+        file.name: hashlib.sha256(file.path.read_bytes()).hexdigest()[:12]
+        for file in project_context(root)
+        if file.name.startswith("dags/") and file.path is not None and file.path.is_file()
+    }

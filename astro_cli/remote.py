@@ -1,0 +1,125 @@
+"""What the commands about deployments share: the deployment that is meant, its secrets, the way to its target."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from astro_cli import yamlfile
+from astro_cli.deploy.connect import open_target
+from astro_cli.deploy.secret_values import resolve_secrets
+from astro_cli.deploy.stack import Names
+from astro_cli.deployment import Built, Deployer, DeployOptions
+from astro_cli.deployments import (
+    check_deployment_name,
+    choose_deployment,
+    parse_deployments,
+    read_deployments,
+    with_deployment,
+    without_deployment,
+)
+from astro_cli.errors import UsageError
+from astro_cli.paths import write_atomic
+from astro_cli.release_build import build
+from astro_cli.settings import PROJECT_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from astro_cli.app import App
+    from astro_cli.deploy.swarm import SwarmTarget
+    from astro_cli.deploy.target import Secrets
+    from astro_cli.deployments import Deployment
+    from astro_cli.runtime.engine import Report
+
+
+def add_deployment(root: Path, name: str, fields: Mapping[str, Any]) -> Deployment:
+    """Write a deployment into the project's configuration.
+
+    Raises:
+        UsageError: there is one of that name.
+        ProjectError: a field is wrong; the file is as it was.
+    """
+    path = root / PROJECT_FILE
+    check_deployment_name(name)
+    if name in read_deployments(root):
+        raise UsageError(f"there is a deployment `{name}` already", hint=f"edit it in {PROJECT_FILE}")
+    text = with_deployment(path.read_text(encoding="utf-8"), name, fields)
+    made = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))[name]
+    write_atomic(path, text, mode=path.stat().st_mode & 0o777)
+    return made
+
+
+def remove_deployment(root: Path, name: str) -> None:
+    """Take a deployment out of the project's configuration."""
+    path = root / PROJECT_FILE
+    known = read_deployments(root)
+    choose_deployment(known, name)
+    text = without_deployment(path.read_text(encoding="utf-8"), name)
+    left = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))
+    assert left == {key: value for key, value in known.items() if key != name}
+    write_atomic(path, text, mode=path.stat().st_mode & 0o777)
+
+
+class Remote:
+    """One deployment of the project at hand.
+
+    Args:
+        name: of the deployment; None for the only one.
+    """
+
+    def __init__(self, app: App, name: str | None) -> None:
+        self._app = app
+        self._name = name
+
+    @cached_property
+    def deployment(self) -> Deployment:
+        """As the project declares it."""
+        return choose_deployment(read_deployments(self._app.project.root), self._name)
+
+    @property
+    def names(self) -> Names:
+        """How everything of it is called."""
+        project = self._app.project
+        return Names(project.project_id, project.name, self.deployment.name)
+
+    def secrets(self) -> Secrets:
+        """The values of its secrets."""
+        return resolve_secrets(self.deployment, self._app.project.root, self._app.environ)
+
+    def build(self, image: str | None, report: Report) -> Built:
+        """The project's image, and what it is made of."""
+        app = self._app
+        return build(app.project, app.docker, app.settings, app.environ, image, report)
+
+    @contextmanager
+    def target(self) -> Iterator[SwarmTarget]:
+        """Its target, connected."""
+        with open_target(
+            self.deployment, self.names, self._app.environ, lambda: self._app.docker.api
+        ) as target:
+            target.check()
+            yield target
+
+    @contextmanager
+    def opened(self, report: Report) -> Iterator[Deployer]:
+        """What changes it."""
+        with self.target() as target:
+            yield Deployer(self.deployment, target, report)
+
+    def options(self, *, description: str = "", wait: float = 300.0, lock_wait: float = 0.0) -> DeployOptions:
+        """How to deploy, by whom, and when."""
+        return DeployOptions(
+            lock_wait=lock_wait,
+            wait=wait,
+            description=description,
+            who=os.environ.get("ASTRO_DEPLOYER") or f"{getpass.getuser()}@{socket.gethostname()}",
+            now=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )

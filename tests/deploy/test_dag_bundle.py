@@ -1,0 +1,450 @@
+"""DAG-only deploys: the artifact, where it is published, and a real Airflow that takes it while it works."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from astro_cli.deploy.dag_bundle import Bundle, RegistryStore, VolumeStore, bundle_environment, pack
+from astro_cli.deploy.registry import Credentials, Registry
+from astro_cli.errors import AstroError, ProjectError
+from astro_cli.runtime.docker_api import DockerApi
+from astro_cli.runtime.endpoint import Endpoint
+from tests.deploy.registry_server import PASSWORD, USER, RegistryServer
+from tests.engine.astro import Astro, environment, get, trigger, wait_for_run
+
+
+def project(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def names(bundle: Bundle) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(bundle.layer)) as archive:
+        return archive.getnames()
+
+
+# the artifact
+
+
+def test_the_same_files_make_the_same_version_whenever_and_wherever_they_are_packed(tmp_path):
+    files = {"dags/a.py": "A", "dags/team/b.py": "B", "include/sql/c.sql": "C", "plugins/p.py": "not sent"}
+    first = pack(project(tmp_path / "one", files), revision="abc")
+    time.sleep(1.1)  # gzip and tar count in seconds
+    second = pack(project(tmp_path / "two", dict(reversed(files.items()))), revision="abc")
+    assert first.digest == second.digest
+    assert names(first) == [
+        "dags", "dags/a.py", "dags/team", "dags/team/b.py", "include", "include/sql", "include/sql/c.sql"
+    ]  # fmt: skip
+
+
+def test_another_commit_of_the_same_files_is_another_version_with_the_same_layer(tmp_path):
+    folder = project(tmp_path, {"dags/a.py": "A"})
+    first, second = pack(folder, revision="abc"), pack(folder, revision="def")
+    assert first.digest != second.digest
+    assert first.content == second.content
+    assert json.loads(second.manifest)["annotations"] == {"org.opencontainers.image.revision": "def"}
+
+
+def test_what_deployignore_or_dockerignore_names_stays_here_and_so_does_what_python_leaves_behind(tmp_path):
+    folder = project(
+        tmp_path,
+        {
+            ".deployignore": "*.csv\n!keep.csv\n/dags/drafts/\n",
+            ".dockerignore": "dags/local.py\n",
+            "dags/local.py": "",
+            "dags/a.py": "A",
+            "dags/drafts/d.py": "D",
+            "dags/x.csv": "",
+            "dags/keep.csv": "",
+            "include/drafts/e.py": "E",
+            "dags/__pycache__/a.cpython-313.pyc": "",
+        },
+    )
+    assert names(pack(folder)) == [
+        "dags", "dags/a.py", "dags/keep.csv", "include", "include/drafts", "include/drafts/e.py"
+    ]  # fmt: skip
+
+
+def test_a_link_inside_stays_a_link_and_one_that_leads_out_is_refused(tmp_path):
+    folder = project(tmp_path / "project", {"dags/a.py": "A", "dags/sub/x": ""})
+    (folder / "dags/sub/b.py").symlink_to("../a.py")
+    with tarfile.open(fileobj=io.BytesIO(pack(folder).layer)) as archive:
+        assert archive.getmember("dags/sub/b.py").linkname == "../a.py"
+    (folder / "dags/secret").symlink_to("../../elsewhere")
+    with pytest.raises(ProjectError, match=r"`dags/secret` is a link to `../../elsewhere`"):
+        pack(folder)
+
+
+def test_a_linked_dags_folder_stands_for_what_it_holds(tmp_path):
+    project(tmp_path / "elsewhere", {"a.py": "A"})
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/dags").symlink_to("../elsewhere")
+    assert names(pack(tmp_path / "project")) == ["dags", "dags/a.py"]
+
+
+# where it is published
+
+
+def test_publish_points_the_tag_and_point_brings_an_older_version_back(tmp_path):
+    old = pack(project(tmp_path / "a", {"dags/a.py": "A"}), revision="1")
+    new = pack(project(tmp_path / "b", {"dags/a.py": "B"}), revision="2")
+    with RegistryServer(tmp_path / "registry") as server, Registry(server.host, None, environ={}) as registry:
+        store = RegistryStore(registry, "team/dags", "prod")
+        assert store.current() is None
+        store.publish(old)
+        store.publish(new)
+        current = store.current()
+        assert current is not None
+        assert (current.digest, current.revision) == (new.digest, "2")
+        store.point(old.digest)
+        assert registry.digest("team/dags", "prod") == old.digest
+        with pytest.raises(AstroError, match="not there any more"):
+            store.point("sha256:" + "0" * 64)
+        versions = {f"prod-{each.digest.removeprefix('sha256:')}" for each in (old, new)}
+        assert set(registry.tags("team/dags")) == {"prod", *versions}
+
+
+def test_a_second_publish_sends_only_the_manifest_when_the_files_are_the_same(tmp_path):
+    folder = project(tmp_path / "a", {"dags/a.py": "A" * 5000})
+    with RegistryServer(tmp_path / "registry") as server, Registry(server.host, None, environ={}) as registry:
+        store = RegistryStore(registry, "team/dags", "prod")
+        store.publish(pack(folder, revision="1"))
+        uploads = len(server.requests("POST"))
+        store.publish(pack(folder, revision="2"))
+        assert len(server.requests("POST")) == uploads
+
+
+@pytest.fixture
+def api(engine_url: str) -> Iterator[DockerApi]:
+    api = DockerApi(Endpoint(engine_url, "the test"))
+    yield api
+    api.client.close()
+
+
+@pytest.fixture
+def volume(api: DockerApi) -> Iterator[str]:
+    name = "astro-test-dags"
+    api.create_volume(name, {})
+    yield name
+    api.remove_volume(name)
+
+
+@pytest.fixture
+def image(api: DockerApi) -> Iterator[str]:
+    empty = io.BytesIO()
+    tarfile.open(fileobj=empty, mode="w").close()
+    name = "astro-test-empty"
+    api.client.import_image_from_data(empty.getvalue(), repository=name, tag="1")
+    yield f"{name}:1"
+    api.remove_image(f"{name}:1")
+
+
+@pytest.mark.engine
+def test_a_volume_holds_versions_without_a_registry_and_nothing_runs_for_it(tmp_path, api, volume, image):
+    old = pack(project(tmp_path / "a", {"dags/a.py": "A"}), revision="1")
+    new = pack(project(tmp_path / "b", {"dags/a.py": "B"}), revision="2")
+    store = VolumeStore(api, volume, image, "prod")
+    before = {each["Id"] for each in api.client.containers(all=True)}
+    assert store.current() is None
+    store.publish(old)
+    store.publish(new)
+    current = store.current()
+    assert current is not None
+    assert (current.digest, current.revision) == (new.digest, "2")
+    store.point(old.digest)
+    current = store.current()
+    assert current is not None
+    assert current.digest == old.digest
+    with pytest.raises(AstroError, match="not there any more"):
+        store.point("sha256:" + "0" * 64)
+    with api.volume_door(volume, image) as door:
+        assert door.read(f"tags/{'prod'}") == old.digest.removeprefix("sha256:").encode() + b"\n"
+    assert {each["Id"] for each in api.client.containers(all=True)} <= before
+
+
+# a real Airflow
+
+DAG = """
+import time
+
+from airflow.sdk import dag, task
+from include.words import WORD
+
+@dag(schedule=None)
+def letters():
+    @task
+    def first(params=None):
+        time.sleep(SECONDS)
+        return "LETTER" + WORD
+
+    @task
+    def second(before):
+        import dags.spelling
+        return before + "LETTER" + WORD + dags.spelling.END
+
+    second(first())
+
+letters()
+"""
+LOOK = 10.0  # seconds from the command to the API, at most
+
+
+def letters(letter: str, *, seconds: float = 0) -> dict[str, str]:
+    text = DAG.replace("LETTER", letter).replace("SECONDS", str(seconds))
+    return {
+        "dags/letters.py": text,
+        "dags/spelling.py": f"END = '{letter.lower()}'",
+        "include/words.py": f"WORD = '{letter.lower()}'",
+    }
+
+
+@dataclass
+class Site:
+    """An Airflow whose DAGs come from a registry, and what publishes there."""
+
+    astro: Astro
+    url: str
+    server: RegistryServer
+    folder: Path
+
+    def bundle(self, letter: str, *, seconds: float = 0) -> Bundle:
+        return pack(project(self.folder / f"{letter}{seconds}", letters(letter, seconds=seconds)))
+
+    def publish(self, bundle: Bundle) -> str:
+        with Registry(self.server.host, Credentials(USER, PASSWORD), environ={}) as registry:
+            RegistryStore(registry, "team/dags", "prod").publish(bundle)
+        return bundle.digest.removeprefix("sha256:")
+
+    def point(self, version: str) -> None:
+        with Registry(self.server.host, Credentials(USER, PASSWORD), environ={}) as registry:
+            RegistryStore(registry, "team/dags", "prod").point(f"sha256:{version}")
+
+    def version(self) -> str:
+        answer = httpx.get(f"{self.url}/api/v2/dags/letters", trust_env=False, timeout=30)
+        return str(answer.json().get("bundle_version"))
+
+    def seconds_until(self, done: Callable[[], bool], most: float) -> float:
+        began = time.monotonic()
+        while not done():
+            assert time.monotonic() - began < most, f"not within {most} seconds"
+            time.sleep(0.2)
+        return time.monotonic() - began
+
+    def result(self, run_id: str) -> str:
+        path = f"/api/v2/dags/letters/dagRuns/{run_id}/taskInstances/second/xcomEntries/return_value"
+        return str(get(self.url, path)["value"])
+
+    def processes(self) -> dict[str, object]:
+        return {name: (each["started_at"], each["restarts"]) for name, each in self.astro.services().items()}
+
+
+@pytest.fixture(scope="module")
+def site(engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    client = DockerApi(Endpoint(engine_url, "the test")).client
+    gateway = client.inspect_network("bridge")["IPAM"]["Config"][0]["Gateway"]
+    client.close()
+    astro = Astro(folder / "project", environment(folder / "home", engine_url))
+    astro.folder.mkdir()
+    (folder / "home").mkdir()
+    astro("init", "--template", "default", ".")
+    with RegistryServer(folder / "registry", everywhere=True, password=True) as server:
+        settings = bundle_environment(
+            "prod",
+            url=f"http://{gateway}:{server.port}",
+            repository="team/dags",
+            credentials="/opt/airflow/include/login.json",
+        )
+        line = "RUN echo /opt/astro/deploy > /opt/venv/lib/python3.13/site-packages/deployed.pth"
+        with (astro.folder / "Dockerfile").open(
+            "a"
+        ) as dockerfile:  # deployed containers have it on PYTHONPATH
+            dockerfile.write(f"USER root\n{line}\nUSER astro\n")
+        with (astro.folder / ".env").open("a") as env:
+            env.writelines(f"{name}='{value}'\n" for name, value in settings.items())
+        astro.write("include/login.json", json.dumps({"username": USER, "password": PASSWORD}))
+        astro.write("include/words.py", "WORD = 'of the image'")
+        site = Site(astro, "", server, folder)
+        try:
+            site.url = astro.start()["url"]
+            yield site
+        finally:
+            astro("airflow", "kill", "--yes", code=None)
+
+
+@pytest.mark.engine
+def test_a_run_keeps_the_code_it_began_with_and_the_next_one_has_the_new_code(site):
+    a, b = site.bundle("A", seconds=20), site.bundle("B")
+    version_a = site.publish(a)
+    site.seconds_until(lambda: site.version() == version_a, 60)
+    before = site.processes()
+    in_flight = trigger(site.url, "letters")
+    path = f"/api/v2/dags/letters/dagRuns/{in_flight}/taskInstances/first"
+    site.seconds_until(lambda: get(site.url, path)["state"] == "running", 60)
+
+    began = time.monotonic()
+    version_b = site.publish(b)
+    sent = time.monotonic() - began
+    seen = site.seconds_until(lambda: site.version() == version_b, LOOK)
+    print(f"published in {sent:.2f} s, in the API {seen:.1f} s later")
+    assert get(site.url, path)["state"] == "running"  # or the next lines prove nothing
+
+    assert wait_for_run(site.url, "letters", trigger(site.url, "letters")) == "success"
+    assert wait_for_run(site.url, "letters", in_flight) == "success"
+    runs = get(site.url, "/api/v2/dags/letters/dagRuns?order_by=id")["dag_runs"]
+    assert [run["bundle_version"] for run in runs] == [version_a, version_b]
+    assert site.result(runs[0]["dag_run_id"]) == "AaAaa"
+    assert site.result(runs[1]["dag_run_id"]) == "BbBbb"
+    assert site.processes() == before
+
+
+@pytest.mark.engine
+def test_while_the_registry_is_down_the_last_version_serves_even_after_a_restart(site):
+    version = site.publish(site.bundle("C"))
+    site.seconds_until(lambda: site.version() == version, 60)
+    site.server.stop()
+    try:
+        site.astro("airflow", "restart", "dag-processor")
+        site.seconds_until(lambda: site.astro.services()["dag-processor"]["health"] == "healthy", 60)
+        run = trigger(site.url, "letters")
+        assert wait_for_run(site.url, "letters", run) == "success"
+        assert site.result(run) == "CcCcc"
+        assert not get(site.url, "/api/v2/importErrors")["import_errors"]
+    finally:
+        site.server.start()
+    version = site.publish(site.bundle("D"))
+    assert site.seconds_until(lambda: site.version() == version, LOOK) < LOOK
+
+
+@pytest.mark.engine
+def test_pointing_back_brings_the_old_code_back(site):
+    old, new = site.publish(site.bundle("E")), ""
+    site.seconds_until(lambda: site.version() == old, 60)
+    new = site.publish(site.bundle("F"))
+    site.seconds_until(lambda: site.version() == new, LOOK)
+    site.point(old)
+    site.seconds_until(lambda: site.version() == old, LOOK)
+    run = trigger(site.url, "letters")
+    assert wait_for_run(site.url, "letters", run) == "success"
+    assert site.result(run) == "EeEee"
+
+
+@pytest.mark.engine
+def test_a_dag_that_is_gone_from_the_bundle_is_gone_from_airflow(site):
+    both = pack(
+        project(
+            site.folder / "both",
+            {**letters("G"), "dags/more.py": letters("G")["dags/letters.py"].replace("letters", "more")},
+        )
+    )
+    site.publish(both)
+    path = f"{site.url}/api/v2/dags/more"
+    seen = lambda: httpx.get(path, trust_env=False, timeout=30).json()  # noqa: E731
+    site.seconds_until(lambda: seen().get("is_stale") is False, 30)
+    site.publish(site.bundle("G"))
+    site.seconds_until(lambda: seen().get("is_stale") is not False, 30)
+
+
+INSIDE = """
+import gzip, hashlib, io, json, pathlib, shutil, sys, tarfile
+
+sys.path.insert(0, "/opt/astro/deploy")
+import astro_bundle
+
+store = pathlib.Path("/tmp/store")
+shutil.rmtree(store, ignore_errors=True)
+for folder in ("blobs", "tags"):
+    (store / folder).mkdir(parents=True)
+
+def publish(members, *, layer=None, named=None, manifest_as=None):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for member, content in members:
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    (store / "blobs" / digest).write_bytes(data if layer is None else layer)
+    manifest = json.dumps({"layers": [{"digest": f"sha256:{digest}"}]}).encode()
+    version = hashlib.sha256(manifest).hexdigest()
+    (store / "blobs" / version).write_bytes(manifest if manifest_as is None else manifest_as)
+    (store / "tags/t").write_text(version if named is None else named)
+    return version
+
+def member(name, kind=tarfile.REGTYPE, link=""):
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, link
+    return made, b"" if link else b"x = 1"
+
+def bundle(version=None):
+    return astro_bundle.AstroDagBundle(name="probe", tag="t", folder=str(store), version=version)
+
+shutil.rmtree(bundle().base_dir, ignore_errors=True)
+astro_bundle.PAUSE = 0
+good = publish([member("dags/a.py")])
+first = bundle()
+first.initialize()
+assert first.get_current_version().version == good
+assert (first.path / "a.py").read_text() == "x = 1"
+
+bad = {
+    "leaves the folder": dict(members=[member("../escaped.py")]),
+    "is absolute": dict(members=[member("/tmp/escaped.py")]),
+    "links out": dict(members=[member("dags/out", tarfile.SYMTYPE, "../../../etc/passwd")]),
+    "is a device": dict(members=[member("dags/null", tarfile.CHRTYPE, "x")]),
+    "layer is damaged": dict(members=[member("dags/b.py")], layer=b"something else"),
+    "layer is cut": dict(members=[member("dags/c.py")], layer=b""),
+    "manifest is damaged": dict(members=[member("dags/d.py")], manifest_as=b"{}"),
+    "tag is no version": dict(members=[member("dags/e.py")], named="../../../tmp"),
+    "tag is empty": dict(members=[member("dags/f.py")], named=""),
+}
+for name, options in bad.items():
+    published = publish(**options)
+    before = sorted(path.name for path in first.versions_dir.iterdir())
+    first.refresh()
+    assert first.get_current_version().version == good, name
+    assert sorted(path.name for path in first.versions_dir.iterdir()) == before, name
+    if "tag" not in name:
+        try:
+            bundle(published).initialize()
+        except (OSError, ValueError, tarfile.TarError) as exc:
+            print(f"{name}: {exc!r}")
+        else:
+            raise AssertionError(name)
+assert not pathlib.Path("/tmp/escaped.py").exists()
+assert not (first.versions_dir / "escaped.py").exists()
+
+pinned = bundle(good)
+pinned.initialize()
+assert pinned.path == first.path
+pinned.refresh()
+assert pinned.get_current_version().version == good
+shutil.rmtree(store)
+again = bundle()
+again.initialize()
+assert again.get_current_version().version == good
+print("all good")
+"""
+
+
+@pytest.mark.engine
+def test_what_is_damaged_or_unsafe_is_never_unpacked_and_the_last_version_serves(site, engine_url):
+    api = DockerApi(Endpoint(engine_url, "the test"))
+    label = f"astro.path={site.astro.folder}"
+    found = api.client.containers(filters={"label": [label, "astro.service=airflow"]})
+    code, output = api.output_of(found[0]["Id"], ["/opt/venv/bin/python", "-c", INSIDE])
+    api.client.close()
+    assert code == 0, output
+    assert output.rstrip().endswith("all good")

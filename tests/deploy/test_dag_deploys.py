@@ -1,0 +1,96 @@
+"""`astro deploy --dags` on the second host: new DAGs for new runs, and nothing restarts."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+from tests.deploy.deployed import Deployed
+
+SEEN_SECONDS = 10.0  # from the command's end to the API; bench/deploy.py has the figure from its beginning
+
+
+def bundle_version(live: Deployed) -> str:
+    return str(live.request("GET", "/api/v2/dags/slow")["bundle_version"])
+
+
+def test_a_run_keeps_its_dags_the_next_has_the_new_ones_and_a_rollback_brings_the_old_ones_back(
+    live: Deployed,
+):
+    live.write_version("one")
+    live.deploy()
+    assert live.run() == "one one"
+    before, old = live.containers(), bundle_version(live)
+    in_flight = live.trigger(30)
+    live.wait_for_task(in_flight, "running")
+
+    live.write_version("two")
+    began = time.monotonic()
+    told = live.deploy("--dags")
+    took = time.monotonic() - began
+    while bundle_version(live) == old:
+        assert time.monotonic() - began - took < SEEN_SECONDS
+        time.sleep(0.2)
+    print(f"astro deploy --dags: {took:.1f} s, in the API {time.monotonic() - began - took:.1f} s later")
+    assert told["changed"] is True
+    assert live.task(in_flight)["state"] == "running"  # or the next lines prove nothing
+    assert live.run() == "two two"
+    assert live.wait_for_run(in_flight) == "success"
+    assert live.result(in_flight) == "one one"
+
+    live.astro("deployment", "rollback", "prod", "--yes")
+    while bundle_version(live) != old:
+        assert time.monotonic() - began < 120
+        time.sleep(0.2)
+    assert live.run() == "one one"
+    assert live.containers() == before
+    newest = live.releases()[-2:]
+    assert [release["id"] for release in newest] == [told["release"], told["release"] + 1]
+
+
+def test_the_same_dags_again_change_nothing_and_say_so(live: Deployed):
+    live.deploy()
+    number = len(live.releases())
+    told = live.deploy("--dags")
+    assert told["changed"] is False
+    assert len(live.releases()) == number
+
+
+def test_dags_that_cannot_be_imported_are_refused_and_those_of_before_stay(live: Deployed):
+    live.write_version("good")
+    live.deploy("--dags")
+    number = len(live.releases())
+    live.astro.write("dags/broken.py", "import nothing_of_that_name\n")
+    try:
+        refused = live.deploy("--dags", code=6)
+    finally:
+        (live.astro.folder / "dags/broken.py").unlink()
+    assert "broken.py" in " ".join(refused["details"])
+    assert len(live.releases()) == number
+    assert live.run() == "good good"
+
+
+def test_a_restarted_service_has_the_dags_that_were_deployed_last(live: Deployed):
+    live.write_version("last")
+    live.deploy("--dags")
+    with live.host.engine() as engine:
+        for service in engine.services.list():
+            if service.name.endswith(("-dag-processor", "-scheduler")):
+                service.force_update()
+    live.deploy()  # waits until all is well; a new image with the same DAGs
+    assert live.run() == "last last"
+
+
+def test_without_a_release_there_is_nothing_for_dags_to_join(live: Deployed):
+    config = live.astro.folder / ".astro/config.yaml"
+    text = config.read_text()
+    config.write_text(text + f"  empty:\n    host: {live.host.url}\n    publish:\n      port: 8999\n")
+    try:
+        refused = live.astro.json("deploy", "empty", "--dags", code=2)
+    finally:
+        config.write_text(text)
+    assert "no release there yet" in refused["message"]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://{live.host.address}:8999/", trust_env=False, timeout=3)

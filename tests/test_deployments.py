@@ -1,0 +1,242 @@
+"""Deployments in .astro/config.yaml: what is understood, what is refused, and how one is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from astro_cli.deployments import (
+    Deployment,
+    Host,
+    Publish,
+    Resources,
+    choose_deployment,
+    read_deployments,
+    with_deployment,
+    without_deployment,
+)
+from astro_cli.errors import ProjectError, UsageError
+from astro_cli.remote import add_deployment, remove_deployment
+from astro_cli.settings import load_settings
+
+HEAD = "project:\n  id: abcdef123456\n  name: shop\n"
+
+
+def project(tmp_path: Path, deployments: str) -> Path:
+    (tmp_path / ".astro").mkdir(exist_ok=True)
+    (tmp_path / ".astro/config.yaml").write_text(HEAD + deployments)
+    return tmp_path
+
+
+def one(tmp_path: Path, fields: str) -> Deployment:
+    text = "".join(f"    {line}\n" for line in fields.splitlines())
+    return read_deployments(project(tmp_path, f"deployments:\n  prod:\n{text}"))["prod"]
+
+
+def refusal(tmp_path: Path, fields: str) -> str:
+    with pytest.raises(ProjectError) as error:
+        one(tmp_path, fields)
+    return f"{error.value.message} ({error.value.hint})"
+
+
+def test_a_host_is_all_that_is_needed(tmp_path: Path):
+    assert one(tmp_path, "host: ssh://deploy@vm1:2222") == Deployment(
+        "prod", Host("ssh://deploy@vm1:2222", address="deploy@vm1", port=2222)
+    )
+
+
+def test_every_field_is_understood(tmp_path: Path):
+    fields = """\
+target: host
+host: unix:///run/docker.sock
+identity: ~/.ssh/key
+ssh_config: ssh.conf
+registry: registry.example:5000/team/shop
+executor: local
+replicas: {api-server: 2}
+resources: {scheduler: {memory: 1.5g, cpus: 0.5}}
+parallelism: 8
+drain: 30m
+env: {ENVIRONMENT: prod, PORT: 0123}
+secrets: [TOKEN]
+secret_file: ~/.config/shop.env
+secret_command: [pass, show]
+database: secret:DATABASE_URL
+publish: {port: 443, bind: 0.0.0.0, certificate: secret:TLS, url: https://shop.example/}
+retention: {releases: 3}
+gates: {pytest: true, require_clean: true}
+"""
+    assert one(tmp_path, fields) == Deployment(
+        name="prod",
+        host=Host("unix:///run/docker.sock", socket="/run/docker.sock"),
+        identity="~/.ssh/key",
+        ssh_config="ssh.conf",
+        registry="registry.example:5000/team/shop",
+        replicas={"api-server": 2},
+        resources={"scheduler": Resources(memory=1536 * 1024**2, cpus=0.5)},
+        parallelism=8,
+        drain=1800,
+        env={"ENVIRONMENT": "prod", "PORT": "0123"},
+        secrets=("TOKEN",),
+        secret_file="~/.config/shop.env",
+        secret_command=("pass", "show"),
+        database="secret:DATABASE_URL",
+        publish=Publish(443, "0.0.0.0", "secret:TLS", "https://shop.example"),
+        keep=3,
+        pytest=True,
+        require_clean=True,
+    )
+
+
+def test_the_database_and_the_certificate_are_secrets_too(tmp_path: Path):
+    deployment = one(
+        tmp_path, "host: ssh://vm\nsecrets: [A]\ndatabase: secret:B\npublish: {certificate: secret:C}"
+    )
+
+    assert deployment.secret_names == ("A", "B", "C")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("host: ssh://vm\nregistri: a/b", '.astro/config.yaml:7: unknown key "registri" in deployments.prod'),
+        ("host: ssh://vm\nregistri: a/b", "did you mean `registry`?"),
+        ("target: host", 'missing key "host"'),
+        ("host: vm1", "must be the address of a host"),
+        ("host: ssh://-oProxyCommand=id", "must be the address of a host"),
+        ("host: ssh://-oProxyCommand=id@vm", "must be the address of a host"),
+        ("host: ssh://u:pw@vm", "holds a password"),
+        ("host: ssh://vm:99999", "is no address"),
+        ("host: ssh://vm\ntarget: swam", "must be one of host"),
+        ("host: ssh://vm\nregistry: https://registry.example/a", "without scheme and tag"),
+        ("host: ssh://vm\nregistry: registry.example/a:latest", "without scheme and tag"),
+        ("host: ssh://vm\nreplicas: {web: 2}", 'unknown key "web"'),
+        ("host: ssh://vm\nreplicas: {api-server: 0}", "must be at least 1"),
+        ("host: ssh://vm\nresources: {scheduler: {memory: lots}}", "must be a size such as 512m or 2g"),
+        ("host: ssh://vm\nresources: {scheduler: {cpus: nan}}", "must be a number such as 1.5"),
+        ("host: ssh://vm\ndrain: soon", "must be a time such as 90s, 30m or 2h"),
+        ("host: ssh://vm\nsecrets: [TOKEN=abc]", "only the name stands here"),
+        ("host: ssh://vm\nsecrets: [AIRFLOW__DATABASE__SQL_ALCHEMY_CONN]", "set by the deployment itself"),
+        ("host: ssh://vm\nsecrets: [A]\nenv: {A: b}", "A is both in env and in secrets"),
+        ("host: ssh://vm\ndatabase: postgresql://u:pw@h/db", "must be `bundled`, or `secret:NAME`"),
+        ("host: ssh://vm\npublish: {bind: localhost}", "must be an IP address"),
+        ("host: ssh://vm\npublish: {url: shop.example}", "must begin with http:// or https://"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, fields: str, words: str):
+    assert words in refusal(tmp_path, fields)
+
+
+def test_a_password_in_the_wrong_place_is_not_repeated(tmp_path: Path):
+    assert "canary" not in refusal(tmp_path, "host: ssh://vm\ndatabase: postgresql://u:canary@h/db")
+    assert "canary" not in refusal(tmp_path, "host: ssh://u:canary@vm")
+
+
+def test_a_name_that_an_engine_would_not_take_is_refused(tmp_path: Path):
+    with pytest.raises(ProjectError, match='"Prod_1" cannot name a deployment'):
+        read_deployments(project(tmp_path, "deployments:\n  Prod_1:\n    host: ssh://vm\n"))
+
+
+def test_settings_are_read_beside_deployments(tmp_path: Path):
+    root = project(tmp_path, "sandbox:\n  port: 9000\ndeployments:\n  prod:\n    host: ssh://vm\n")
+
+    assert load_settings({}, project_root=root).number("sandbox.port") == 9000
+
+
+def test_a_deployment_is_never_guessed(tmp_path: Path):
+    root = project(tmp_path, "deployments:\n  a: {host: ssh://x}\n  b: {host: ssh://y}\n")
+    known = read_deployments(root)
+
+    assert choose_deployment(known, "b").name == "b"
+    with pytest.raises(UsageError, match="2 deployments: a, b"):
+        choose_deployment(known, None)
+    with pytest.raises(UsageError, match="no deployment `prd`"):
+        choose_deployment(known, "prd")
+    with pytest.raises(UsageError, match="declares no deployment"):
+        choose_deployment({}, None)
+
+
+def test_only_names_of_secrets_and_no_address_go_to_the_target(tmp_path: Path):
+    data = one(tmp_path, "host: ssh://deploy@vm9\nsecrets: [TOKEN]\nsecret_command: [pass]").on_target()
+
+    assert data["secrets"] == ["TOKEN"]
+    assert "vm9" not in str(data)
+    assert "pass" not in str(data)
+
+
+# written by `astro deployment add`
+
+
+def test_the_first_deployment_is_added_below_what_stands_there(tmp_path: Path):
+    root = project(tmp_path, "# the end")
+
+    add_deployment(root, "prod", {"host": "ssh://vm", "publish": {"port": 80}})
+
+    text = (root / ".astro/config.yaml").read_text()
+    added = "deployments:\n  prod:\n    host: ssh://vm\n    publish:\n      port: 80\n"
+    assert text == f"{HEAD}# the end\n{added}"
+    assert read_deployments(root)["prod"].publish.port == 80
+
+
+@pytest.mark.parametrize("indent", [2, 4])
+def test_another_one_joins_the_others_and_comments_stay(tmp_path: Path, indent: int):
+    pad = " " * indent
+    before = f"deployments:  # ours\n{pad}# the one\n{pad}prod:\n{pad}  host: ssh://a  # near\n"
+    after = "\n# what runs here\nsandbox:\n  port: 9000\n"
+    root = project(tmp_path, before + after)
+
+    add_deployment(root, "stage", {"host": "ssh://b"})
+
+    text = (root / ".astro/config.yaml").read_text()
+    assert text.startswith(HEAD + before)
+    assert text.endswith(after)
+    assert list(read_deployments(root)) == ["prod", "stage"]
+
+
+def test_an_empty_section_can_be_added_to(tmp_path: Path):
+    root = project(tmp_path, "deployments: {}\n")
+
+    add_deployment(root, "prod", {"host": "ssh://vm"})
+
+    assert list(read_deployments(root)) == ["prod"]
+
+
+def test_what_would_not_be_valid_is_not_written(tmp_path: Path):
+    root = project(tmp_path, "")
+    with pytest.raises(ProjectError, match="must be the address of a host"):
+        add_deployment(root, "prod", {"host": "vm"})
+    with pytest.raises(UsageError, match="cannot name a deployment"):
+        add_deployment(root, "Prod", {"host": "ssh://vm"})
+
+    assert (root / ".astro/config.yaml").read_text() == HEAD
+
+
+def test_a_name_is_added_once(tmp_path: Path):
+    root = project(tmp_path, "deployments:\n  prod:\n    host: ssh://vm\n")
+
+    with pytest.raises(UsageError, match="there is a deployment `prod` already"):
+        add_deployment(root, "prod", {"host": "ssh://other"})
+
+
+def test_a_section_on_one_line_is_left_alone():
+    with pytest.raises(ProjectError, match="written on one line"):
+        with_deployment("deployments: {a: {host: ssh://x}}\n", "b", {"host": "ssh://y"})
+
+
+def test_a_deployment_is_taken_out_and_the_others_stay(tmp_path: Path):
+    root = project(
+        tmp_path,
+        "deployments:\n  prod:\n    host: ssh://a\n    env:\n      A: b\n  stage:  # try here\n    host: ssh://b\n",
+    )
+
+    remove_deployment(root, "prod")
+
+    text = (root / ".astro/config.yaml").read_text()
+    assert text == f"{HEAD}deployments:\n  stage:  # try here\n    host: ssh://b\n"
+
+
+def test_with_the_last_one_the_section_goes():
+    text = "a: 1\ndeployments:\n  prod:\n    host: ssh://a\nb: 2\n"
+
+    assert without_deployment(text, "prod") == "a: 1\nb: 2\n"
