@@ -161,7 +161,7 @@ class Deployer:
             names, password = self._target.ensure_secrets(secrets, first=state.current is None)
             release = self._release(built, images, names, options, state)
             release = replace(release, gates=gates, skipped=skipped)
-            self._put(release, state, secrets, options, lock, dags=built.dags)
+            release = self._put(release, state, secrets, options, lock, dags=built.dags)
         return Outcome(release, plan, changed=True, password=password, url=self._url)
 
     def rollback(
@@ -208,7 +208,7 @@ class Deployer:
             if _differ_in_dags_alone(goal, current) and state.runs(current):
                 self._put_dags(replace(release, base=current.serving), current, lock, None)
             else:
-                self._put(release, state, secrets, options, lock, restore=backup)
+                release = self._put(release, state, secrets, options, lock, restore=backup)
         return Outcome(release, plan, changed=True, url=self._url)
 
     def deploy_dags(
@@ -339,10 +339,9 @@ class Deployer:
         if current is not None and current.content == built.content:
             images["airflow"] = current.image
         else:
-            tags = [
-                built.content[:12],
-                *([built.revision[:12]] if built.revision and not built.dirty else []),
-            ]
+            from astro_cli.deploy.push import image_tags
+
+            tags = image_tags(built.image_id, built.revision, dirty=built.dirty)
             images["airflow"] = self._target.bring_image(built.image_id, tags, self._report)
         return images
 
@@ -385,8 +384,8 @@ class Deployer:
         *,
         dags: Bundle | None = None,
         restore: str = "",
-    ) -> None:
-        """Make `release` the running one, or leave everything as it was.
+    ) -> Release:
+        """Make `release` the running one, or leave everything as it was; returns it as it was recorded.
 
         Args:
             dags: its DAGs; None where they are on the target already.
@@ -396,11 +395,14 @@ class Deployer:
         backup = lock.unfinished.backup if lock.unfinished else ""
         try:
             self._target.ensure_base(release, secrets, self._report, lock)
+            heads = self._target.database_heads(release)
+            if heads and (restore or heads != release.heads):
+                backup = self._back_up(release, lock)
             if restore:
                 self._restore(release, restore, lock)
-            elif release.rolled_back_to is None:
-                backup = self._migrate(release, lock) or backup
-                release = replace(release, backup=backup)
+            elif heads != release.heads:
+                self._migrate(release, heads, backup, lock)
+            release = replace(release, backup=backup)
             if dags is not None:  # the services of another release do not look at these
                 self._target.publish_dags(release, dags)
             else:
@@ -418,33 +420,25 @@ class Deployer:
             self._undo(exc, release, state, secrets, options, lock, backup, time.monotonic() - began)
             raise
         lock.step("record", release=str(release.id))
-        self._target.record(replace(release, seconds=round(time.monotonic() - began, 1), result=LIVE))
+        release = replace(release, seconds=round(time.monotonic() - began, 1), result=LIVE)
+        self._target.record(release)
         lock.step("prune")
-        self._target.prune(self._deployment.keep)
-
-    def _migrate(self, release: Release, lock: Lock) -> str:
-        """Migrate the database if its heads are not the release's; returns the name of the backup made before."""
-        self._report.step("look at the metadata database")
-        heads = self._target.database_heads(release)
-        if heads == release.heads:
-            return ""
-        name = ""
-        if heads:
-            self._report.step("back up the metadata database")
-            name = f"before-release-{release.id:06d}.dump"
-            lock.step("backup", release=str(release.id))
-            self._target.backup(release, name)
-        lock.step("migrate", release=str(release.id), backup=name)
-        self._report.step(f"migrate the metadata database ({heads or 'empty'} → {release.heads})")
         try:
-            self._target.migrate(release)
-        except AstroError:
-            if name:
-                self._report.warn("the migration failed: the metadata database is put back")
-                self._target.remove_services()
-                self._target.restore(release, name)
-            raise
-        return name
+            self._target.prune(self._deployment.keep)
+        except AstroError as exc:  # the release is live: what is left over is removed after the next one
+            self._report.warn(f"old releases could not be tidied away: {exc.message}")
+        return release
+
+    def _back_up(self, release: Release, lock: Lock) -> str:
+        """Save the database before a release changes it; returns the name of the backup."""
+        self._report.step("back up the metadata database")
+        lock.step("backup", release=str(release.id))
+        return self._target.backup(release, f"before-release-{release.id:06d}.dump")
+
+    def _migrate(self, release: Release, heads: str, backup: str, lock: Lock) -> None:
+        lock.step("migrate", release=str(release.id), backup=backup)
+        self._report.step(f"migrate the metadata database ({heads or 'empty'} → {release.heads})")
+        self._target.migrate(release)
 
     def _restore(self, release: Release, backup: str, lock: Lock) -> None:
         lock.step("restore", release=str(release.id), backup=backup)
@@ -465,7 +459,7 @@ class Deployer:
             )
 
     def _verify(self, release: Release, lock: Lock) -> None:
-        """Every component reports health, and the services still run what they were given."""
+        """Every component reports health, the DAGs are there, and the services still run what they were given."""
         sick: list[str] = []
 
         def healthy() -> bool | None:
@@ -481,6 +475,7 @@ class Deployer:
                 hint="see `astro deployment logs`",
                 details=tuple(service.error for service in dead if service.error),
             )
+        self._wait_for_dags(release, lock)
 
     def _sick(self) -> list[str]:
         answer = self._target.ask("/api/v2/monitor/health")
@@ -522,10 +517,9 @@ class Deployer:
             else:
                 self._report.step(f"bring release {previous.id} back")
                 lock.step("undo", release=str(previous.id), backup=backup)
-                if backup and previous.heads != release.heads:
-                    self._target.remove_services()
-                    self._target.restore(release, backup)
                 self._target.ensure_base(previous, secrets, self._report, lock)
+                if backup and self._target.database_heads(previous) != previous.heads:
+                    self._restore(previous, backup, lock)
                 self._target.roll(previous, [BARRIER, *OTHERS], lock, options.wait)
                 after = f"release {previous.id} runs again"
         except (AstroError, KeyboardInterrupt) as exc:

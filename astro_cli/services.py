@@ -63,8 +63,13 @@ def service_names(words: Iterable[str], *, also: Iterable[str] = ()) -> tuple[st
     names: dict[str, None] = {}
     for word in words:
         if word not in known:
+            from difflib import get_close_matches
+
             choices = ", ".join(dict.fromkeys(known.values()))
-            raise UsageError(f"there is no service `{word}`", hint=f"choose from: {choices}")
+            near = [f"did you mean `{close}`?" for close in get_close_matches(word, known, n=1)]
+            raise UsageError(
+                f"there is no service `{word}`", hint="; ".join([*near, f"choose from: {choices}"])
+            )
         names[known[word]] = None
     return tuple(names)
 

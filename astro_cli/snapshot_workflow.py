@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from astro_cli.snapshots import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from astro_cli.runtime.engine import Engine, Report, SandboxStatus
     from astro_cli.state import SandboxState
@@ -43,8 +42,7 @@ FROM pg_database WHERE datname LIKE '{PREFIX.replace("_", "!_")}%' ESCAPE '!'
 UNION ALL
 SELECT jsonb_build_object('heads', (SELECT jsonb_agg(version_num ORDER BY version_num) FROM alembic_version),
                          'running', (SELECT count(*) FROM task_instance WHERE state IN ('running', 'queued')),
-                         'triggers', (SELECT count(*) FROM trigger),
-                         'jobs', (SELECT jsonb_agg(job) FROM job WHERE state = 'running'))
+                         'triggers', (SELECT count(*) FROM trigger))
 """  # noqa: S608 - constants
 _HEADS = "SELECT jsonb_agg(version_num ORDER BY version_num) FROM alembic_version"
 
@@ -134,7 +132,7 @@ class Snapshots:
             report.step("swap the databases")
             draft, copy = self._source(snapshot, found)
             if snapshot.heads == found.present.heads:
-                copy = (*copy, f'\\connect "{draft}"', *_with_jobs(found.present.jobs))
+                copy = (*copy, *_with_jobs(draft))
             room = self._room(found, BEFORE_RESTORE, but=snapshot)
             self._database.replace(draft, before.database, before.about(), room, first=copy)
             self._state.remember(objects=snapshot.objects)
@@ -323,7 +321,6 @@ class Snapshots:
                 heads=tuple(live["heads"] or ()),
                 running=live["running"],
                 triggers=live["triggers"],
-                jobs=tuple(live["jobs"] or ()),
                 objects=self._state.get("objects"),
                 known_heads=_known_heads(),
             ),
@@ -388,17 +385,20 @@ def _dropped(*databases: str) -> tuple[str, ...]:
     return tuple(f"DROP DATABASE IF EXISTS {named(database)} WITH (FORCE);" for database in databases)
 
 
-def _with_jobs(jobs: Sequence[Any]) -> tuple[str, ...]:
-    """Statements that make a copy know the components that run now, by the ids they know themselves by.
+def _with_jobs(draft: str) -> tuple[str, ...]:
+    """Lines for psql that make a draft know the components that run now, by the ids they know themselves by.
 
     Without their row they would not be healthy until they have written it, or would take the id of another.
     """
-    rows = f"json_populate_recordset(NULL::job, {quoted(json.dumps(jobs))})"
+    rows = "json_populate_recordset(NULL::job, :jobs)"
     return (
+        f"\\connect {LIVE}",
+        "SELECT quote_literal(coalesce(json_agg(job), '[]')) AS jobs FROM job WHERE state = 'running' \\gset",
+        f'\\connect "{draft}"',
         "BEGIN;",
         "UPDATE job SET state = 'failed', end_date = latest_heartbeat WHERE state = 'running';",
-        f"DELETE FROM job WHERE id IN (SELECT id FROM {rows});",  # noqa: S608 - quoted
-        f"INSERT INTO job SELECT * FROM {rows};",  # noqa: S608 - quoted
+        f"DELETE FROM job WHERE id IN (SELECT id FROM {rows});",  # noqa: S608 - a constant
+        f"INSERT INTO job SELECT * FROM {rows};",  # noqa: S608 - a constant
         "SELECT setval(pg_get_serial_sequence('job', 'id'), max(id)) FROM job;",
         "COMMIT;",
     )

@@ -106,7 +106,6 @@ class Present:
         key: `key_id` of its Fernet key; None where a start before this astro did not write it down.
         running: how many tasks run or are about to.
         triggers: how many deferred tasks wait for something.
-        jobs: Airflow's rows of the components that run now.
         known_heads: alembic revisions that this Airflow can migrate from, its own included.
     """
 
@@ -115,7 +114,6 @@ class Present:
     heads: tuple[str, ...] = ()
     running: int = 0
     triggers: int = 0
-    jobs: tuple[Any, ...] = ()
     objects: str | None = None
     known_heads: frozenset[str] = field(default=frozenset(), repr=False)
 

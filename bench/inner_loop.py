@@ -1,4 +1,4 @@
-"""Measures parse, test and watch against Airflow's own commands, on this machine, in one run.
+"""Measures parse, test and watch against Airflow's own commands, and snapshots, on this machine, in one run.
 
     python bench/inner_loop.py [--rounds 3] [--json FILE]
 
@@ -87,6 +87,15 @@ class Bench(BenchProject):
         return {"new": new, "edit": edit}
 
 
+def snapshots(bench: Bench, rounds: int) -> dict[str, list[float]]:
+    """Seconds to save and to restore the database of the default project, the whole command."""
+    seconds: dict[str, list[float]] = {"save": [], "restore": []}
+    for number in range(rounds):
+        for command, taken in seconds.items():
+            taken.append(bench.astro("airflow", "snapshot", command, f"round-{number}")[0])
+    return seconds
+
+
 def ratio(ours: list[float], plain: list[float]) -> float:
     """The median of the rounds' ratios."""
     return statistics.median(a / b for a, b in zip(ours, plain, strict=True))
@@ -107,6 +116,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
             ours[name].append(bench.astro("airflow", *args)[0])
         imports.append(json.loads(bench.astro("airflow", "parse", "--json")[1])["data"]["seconds"])
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    databases = snapshots(bench, rounds)
     saves = bench.saves(url, rounds)
     return {
         "first request, which warms up": first,
@@ -116,6 +126,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
         "ratio": {name: ratio(ours[name], plain[name]) for name in PLAIN},
         "ratio of parse inside the runner": ratio(imports, plain["parse"]),
         "save to API": saves,
+        "snapshot": databases,
         "machine": {"cpus": os.cpu_count(), "load": os.getloadavg()[0]},
     }
 

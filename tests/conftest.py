@@ -47,3 +47,9 @@ def engine_url() -> Iterator[str]:
     finally:
         client.close()
     yield _ENGINE_URL
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Airflow environments, Postgres and the database templates of this run are."""
+    return tmp_path_factory.mktemp("cache")

@@ -40,8 +40,7 @@ def test_every_command_in_the_table_exists_and_has_help(spec: CommandSpec):
 def test_every_exit_code_in_use_is_documented():
     codes = {0, *(error.exit_code for error in AstroError.__subclasses__()), AstroError.exit_code}
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", COMMANDS_PAGE, re.MULTILINE)}
-    not_yet_in_use = {6, 7}  # gates and targets come with deploying
-    assert documented == codes - not_yet_in_use
+    assert documented == codes
 
 
 def test_every_setting_is_documented():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from astro_cli.airflow import CONTAINER
+from astro_cli.build_context import project_context
 from astro_cli.errors import ProjectError
 from astro_cli.hot_objects import BACKEND, backend_environment, read_hot_files
 from tests.test_services import make_stack
@@ -93,3 +94,16 @@ def test_a_secrets_backend_of_the_users_own_is_not_mixed_with_ours():
     stack = make_stack(hot_objects_kinds=("connections",), user_environment=own)
     assert not any(name.startswith("AIRFLOW__SECRETS__") for name in stack.environment)
     assert stack.private["AIRFLOW__SECRETS__BACKEND"] == "acme.Vault"
+
+
+def test_the_files_never_enter_an_image(tmp_path: Path):
+    write(tmp_path, GOOD, "greeting: hello\n")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / ".dockerignore").write_text("!secrets\n")
+    (tmp_path / "secrets/notes.txt").write_text("mine")
+    assert [file.name for file in project_context(tmp_path)] == [
+        ".dockerignore",
+        "Dockerfile",
+        "secrets",
+        "secrets/notes.txt",
+    ]

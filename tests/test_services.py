@@ -44,6 +44,12 @@ def test_an_unknown_service_is_refused_with_the_known_ones():
     assert "dag-processor" in str(caught.value.hint)
 
 
+def test_a_mistyped_service_gets_the_nearest_one_named():
+    with pytest.raises(UsageError) as caught:
+        service_names(["shceduler"])
+    assert str(caught.value.hint).startswith("did you mean `scheduler`?; choose from: postgres, ")
+
+
 def test_the_base_url_carries_the_port_on_this_host():
     stack = make_stack(port=9001)
     assert stack.url == "http://localhost:9001"

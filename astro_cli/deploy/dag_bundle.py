@@ -126,8 +126,7 @@ def pack_image(api: DockerApi, image: str, project: Path, *, revision: str = "")
         project: the project's folder, for its `.deployignore`.
     """
     with tempfile.TemporaryDirectory() as name:
-        for folder in FOLDERS:
-            api.copy_from_image(image, f"{HOME}/{folder}", Path(name))
+        api.copy_from_image(image, [f"{HOME}/{folder}" for folder in FOLDERS], Path(name))
         return pack(Path(name), revision=revision, ignore_file=project / IGNORE_FILE)
 
 

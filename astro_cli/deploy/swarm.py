@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from astro_cli.runtime.engine_http import EngineReader, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.registry import Credentials
@@ -84,6 +83,7 @@ class SwarmTarget:
         self._endpoint = endpoint
         self._bring = bring
         self._store = SecretStore(self.api, names)
+        self._held: swarm_lock.SwarmLock | None = None
 
     # looking
 
@@ -139,10 +139,13 @@ class SwarmTarget:
 
     # lock and records
 
-    def lock(self, purpose: str, wait: float) -> AbstractContextManager[swarm_lock.SwarmLock]:
+    @contextmanager
+    def lock(self, purpose: str, wait: float) -> Iterator[swarm_lock.SwarmLock]:
         """Hold the deployment; the engine becomes a swarm for it if it is none."""
         self.api.ensure_swarm()
-        return swarm_lock.hold(self.api, self.names, purpose, wait)
+        with swarm_lock.hold(self.api, self.names, purpose, wait) as held:
+            self._held = held
+            yield held
 
     def record(self, release: Release) -> None:
         """Append to the list of releases."""
@@ -344,6 +347,8 @@ class SwarmTarget:
                             failure, hint="nothing was replaced", details=tuple(lines[-LAST_LINES:])
                         )
                     return lines
+                if self._held is not None:
+                    self._held.beat()
                 time.sleep(LOOK_SECONDS)
             raise AstroError(f"{failure}: it did not end within {JOB_SECONDS / 60:.0f} minutes")
         finally:

@@ -42,6 +42,8 @@ psql -XqAt -v ON_ERROR_STOP=1 -d postgres "$@"; code=$?
 kill $! 2>/dev/null; wait; exit $code
 """
 _SESSIONS = f"pg_stat_activity WHERE datname = '{LIVE}' AND backend_type = 'client backend'"
+# Not one that has become idle just now: a pool asks whether a session lives, and then uses it.
+_IDLE = "state = 'idle' AND state_change < clock_timestamp() - interval '100 ms'"
 # As soon as another session holds the database, which gives up after 5 s: idle ones at once, busy ones after 3 s.
 _CLEAR = f"""
 DO $$ BEGIN
@@ -50,7 +52,7 @@ DO $$ BEGIN
                WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND d.datname = '{LIVE}'
                  AND l.mode IN ('ShareLock', 'AccessExclusiveLock')) THEN
       PERFORM pg_stat_clear_snapshot();
-      PERFORM pg_terminate_backend(pid) FROM {_SESSIONS} AND (state = 'idle' OR turn > 60);
+      PERFORM pg_terminate_backend(pid) FROM {_SESSIONS} AND ({_IDLE} OR turn > 60);
       EXIT WHEN NOT EXISTS (SELECT FROM {_SESSIONS});
     END IF;
     PERFORM pg_sleep(0.05);
@@ -61,7 +63,7 @@ _RENAME = f"""
 DO $do$ BEGIN
   FOR turn IN 1..1000 LOOP
     PERFORM pg_stat_clear_snapshot();
-    PERFORM pg_terminate_backend(pid) FROM {_SESSIONS} AND (state = 'idle' OR turn > 600);
+    PERFORM pg_terminate_backend(pid) FROM {_SESSIONS} AND ({_IDLE} OR turn > 600);
     PERFORM pg_sleep(0.005);
     PERFORM pg_stat_clear_snapshot();
     IF NOT EXISTS (SELECT FROM {_SESSIONS}) THEN

@@ -65,15 +65,11 @@ def install(run_dir: Path) -> None:
 
     def run_execute_callable(context: Any, execute: Any, task: Any) -> Any:
         channel = _ask(run_dir, context["ti"])
-        if channel is None:
+        if channel is None or not _attach(channel):
             return original(context, execute, task)
-        with channel:
-            if not _attach(channel):
-                return original(context, execute, task)
-            object.__setattr__(task, "execution_timeout", None)  # nobody thinks against the clock
-            place = Place(channel, task, _project(), _suspend)
-            with place.watched():
-                return original(context, execute, task)
+        object.__setattr__(task, "execution_timeout", None)  # nobody thinks against the clock
+        with Place(channel, task, _project(), _suspend).watched():
+            return original(context, execute, task)
 
     # A debugger hides the frames of libraries from its user; this one shall be among them.
     run_execute_callable.__code__ = run_execute_callable.__code__.replace(co_filename=task_runner.__file__)
@@ -98,18 +94,15 @@ def _project() -> str:
 
 
 class Channel:
-    """The task's end of the socket: it tells, and it notices when nobody listens any more."""
+    """The task's end of the socket: it tells, and it notices when nobody listens any more.
+
+    It is closed with the process, whose end the other side learns in this way.
+    """
 
     def __init__(self, connection: socket.socket, port: int, map_index: int) -> None:
         self._connection = connection
         self.port = port
         self.map_index = map_index
-
-    def __enter__(self) -> Channel:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The connection lives as long as the process: its end is how the other side knows of that."""
 
     def tell(self, kind: str, **more: Any) -> None:
         """Send one line; it is no matter if nobody hears it."""
@@ -141,11 +134,7 @@ def _ask(run_dir: Path, instance: Any) -> Channel | None:
         connection.close()
         return None
     connection.settimeout(None)
-    _kept.append(connection)
     return Channel(connection, answer["port"], instance.map_index)
-
-
-_kept: list[socket.socket] = []
 
 
 def _connect(connection: socket.socket, run_dir: Path) -> None:

@@ -173,17 +173,18 @@ class DockerApi:
             if len({*known["RepoTags"], *known["RepoDigests"]} - {reference}) > 0:
                 client.remove_image(reference, noprune=True)
 
-    def copy_from_image(self, image: str, path: str, folder: Path) -> None:
-        """Copy a file or folder of an image into a folder here; nothing if the image has none. Nothing runs."""
-        with self._translated(), tempfile.TemporaryFile() as copy:
+    def copy_from_image(self, image: str, paths: Sequence[str], folder: Path) -> None:
+        """Copy files or folders of an image into a folder here, as far as the image has them. Nothing runs."""
+        with self._translated():
             container = self.client.create_container(image=image, command=["true"])["Id"]
             try:
-                with _gone_is_fine():
-                    for piece in self.client.get_archive(container, path)[0]:
-                        copy.write(piece)
-                    copy.seek(0)
-                    with tarfile.open(fileobj=copy) as archive:
-                        archive.extractall(folder, filter="data")
+                for path in paths:
+                    with tempfile.TemporaryFile() as copy, _gone_is_fine():
+                        for piece in self.client.get_archive(container, path)[0]:
+                            copy.write(piece)
+                        copy.seek(0)
+                        with tarfile.open(fileobj=copy) as archive:
+                            archive.extractall(folder, filter="data")
             finally:
                 self.client.remove_container(container, force=True)
 

@@ -148,6 +148,13 @@ class Deployed:
         assert self.wait_for_run(run) == "success"
         return self.result(run)
 
+    def wait_for_dags(self, expected: set[str], seconds: float = 60) -> None:
+        """Wait until the API knows just these DAGs."""
+        end = time.monotonic() + seconds
+        while (known := {each["dag_id"] for each in self.request("GET", "/api/v2/dags")["dags"]}) != expected:
+            assert time.monotonic() < end, f"the API knows {known}, not {expected}"
+            time.sleep(0.5)
+
     def variable(self, key: str) -> str | None:
         """A variable's value, or None where there is none."""
         try:
@@ -174,10 +181,20 @@ class Deployed:
             if name in ("api-server", "scheduler", "dag-processor", "triggerer")
         }
 
+    def inside(self, service: str, command: list[str]) -> str:
+        """What a program prints in a running container of a service."""
+        with self.host.engine() as engine:
+            mark = f"-{NAME}-{service}."
+            container = next(each for each in engine.containers.list() if mark in (each.name or ""))
+            code, output = container.exec_run(command)
+        assert isinstance(output, bytes)
+        assert code == 0, output.decode()
+        return output.decode().strip()
+
     def containers(self) -> dict[str, str]:
         """Every running container: its id and when it began."""
         with self.host.engine() as engine:
-            return {each.id: each.attrs["State"]["StartedAt"] for each in engine.containers.list()}
+            return {str(each.id): each.attrs["State"]["StartedAt"] for each in engine.containers.list()}
 
     def objects(self) -> set[str]:
         """Every service, secret, config, volume and network there is."""

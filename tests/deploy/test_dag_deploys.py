@@ -40,7 +40,7 @@ def test_a_run_keeps_its_dags_the_next_has_the_new_ones_and_a_rollback_brings_th
     assert live.wait_for_run(in_flight) == "success"
     assert live.result(in_flight) == "one one"
 
-    live.astro("deployment", "rollback", "prod", "--yes")
+    live.astro("deployment", "rollback")
     while bundle_version(live) != old:
         assert time.monotonic() - began < 120
         time.sleep(0.2)

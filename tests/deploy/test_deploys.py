@@ -78,7 +78,8 @@ def test_a_plan_names_what_would_change_and_changes_nothing(live: Deployed) -> N
 def test_a_deploy_keeps_running_tasks_keys_logins_and_the_api(live: Deployed) -> None:
     live.write_version("before")
     live.deploy()
-    live.request("POST", "/api/v2/variables", json={"key": "kept", "value": "encrypted with Fernet"})
+    variable = f"kept-{time.time()}"
+    live.request("POST", "/api/v2/variables", json={"key": variable, "value": "encrypted with Fernet"})
     run = live.trigger(seconds=45)
     began = live.wait_for_task(run, "running")
     live.write_version("after")
@@ -92,8 +93,7 @@ def test_a_deploy_keeps_running_tasks_keys_logins_and_the_api(live: Deployed) ->
     assert live.run() == "after after"
     assert poller.requests > 100
     assert poller.failures == []
-    assert live.request("GET", "/api/v2/variables/kept")["value"] == "encrypted with Fernet"
-    live.request("DELETE", "/api/v2/variables/kept")
+    assert live.request("GET", f"/api/v2/variables/{variable}")["value"] == "encrypted with Fernet"
     assert len(live.images()) == 1
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # Read before any test changes the environment: what uv has downloaded once need not be downloaded again.
-_UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(
+UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"
 )
 NO_DOCKER = "unix:///nowhere/docker.sock"
@@ -29,19 +29,13 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the environment, Postgres and the database template of this run are."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
 def user(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[str, str]:
     """The environment of a user on a machine without Docker."""
     home = tmp_path_factory.mktemp("home")
     return {
         **environment(home, NO_DOCKER),
         "XDG_CACHE_HOME": str(shared_cache),
-        "UV_CACHE_DIR": _UV_CACHE,
+        "UV_CACHE_DIR": UV_CACHE,
     }
 
 
