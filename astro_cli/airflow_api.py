@@ -30,19 +30,28 @@ class ConflictError(AstroError):
 
 
 class AirflowApi:
-    """One sandbox's API, at `url` (for example `http://localhost:8080`). Proxies are never used: it is local.
+    """One Airflow's API, at `url` (for example `http://localhost:8080`). Proxies are never used: it is local.
+
+    A sandbox needs no login; a deployment does, by `token`.
 
     Whatever fails to answer is an `UnhealthyError`, whatever Airflow refuses another `AstroError`.
     """
 
     def __init__(
-        self, url: str, *, seconds: float = 10.0, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        *,
+        seconds: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+        token: str = "",
     ) -> None:
         self._url = url
         self._seconds = seconds
         self._client = httpx.Client(
             base_url=url, timeout=seconds, trust_env=False, follow_redirects=False, transport=transport
         )
+        if token:
+            self._client.headers["Authorization"] = f"Bearer {token}"
 
     def __enter__(self) -> AirflowApi:
         return self
@@ -67,6 +76,20 @@ class AirflowApi:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return False
         return bool(told == version and name == instance_name)
+
+    def log_in(self, user: str, password: str) -> None:
+        """Have every later request made by a user of Airflow's own simple login.
+
+        Raises:
+            AstroError: Airflow refuses.
+        """
+        body = {"username": user, "password": password}
+        try:
+            answer = self._client.post("/auth/token", json=body)
+            token = answer.raise_for_status().json()["access_token"]
+        except (httpx.HTTPError, ValueError, KeyError) as exc:
+            raise AstroError(f"Airflow did not let {user} in: {exc}") from exc
+        self._client.headers["Authorization"] = f"Bearer {token}"
 
     def upsert(self, collection: str, entities: Sequence[dict[str, Any]]) -> None:
         """Create or overwrite `entities` in one request.

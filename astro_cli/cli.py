@@ -274,6 +274,8 @@ def _group(spec: GroupSpec) -> typer.Typer:
     below = type(f"{spec.name.title()}Group", (AstroGroup,), {"specs": spec.commands})
     made = typer.Typer(cls=below, help=spec.summary, no_args_is_help=True, **QUIET)
     made.callback()(_nothing_of_its_own)
+    for group in spec.groups:
+        made.add_typer(_group(group), name=group.name)
     return made
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from astro_cli.deploy import stack
 from astro_cli.deploy.target import RollError, StrandedError
-from astro_cli.errors import AstroError, Interrupted, TargetError, UsageError
+from astro_cli.errors import AstroError, Interrupted, LockedError, TargetError, UsageError
 from astro_cli.releases import FAILED, LIVE, make_plan
 from astro_cli.wait import wait_until
 
@@ -189,6 +189,7 @@ class Deployer:
             release = replace(
                 goal,
                 id=state.next_id,
+                secrets=_secrets_of(goal, current),
                 time=options.now,
                 who=options.who,
                 description=options.description or f"rollback to release {goal.id}",
@@ -206,7 +207,8 @@ class Deployer:
                 dags=goal.dags_content,
             )
             if _differ_in_dags_alone(goal, current) and state.runs(current):
-                self._put_dags(replace(release, base=current.serving), current, lock, None)
+                release = replace(release, base=current.serving)
+                self._put_dags(release, current, lock, None)
             else:
                 release = self._put(release, state, secrets, options, lock, restore=backup)
         return Outcome(release, plan, changed=True, url=self._url)
@@ -296,6 +298,29 @@ class Deployer:
             self._say_unfinished(lock.unfinished)
             release = self._running(self._target.state())
             self._run(release, secrets, options, lock)
+            return release
+
+    def rotate_keys(self, secrets: Secrets, options: DeployOptions) -> Release:
+        """Put the running release there with new keys, and have the database encrypted anew; returns it."""
+        with self._target.lock("astro deployment rotate-keys", options.lock_wait) as lock:
+            self._say_unfinished(lock.unfinished)
+            state = self._target.state()
+            current = self._running(state)
+            lock.step("keys", release=str(state.next_id))
+            release = replace(
+                current,
+                id=state.next_id,
+                base=None,
+                time=options.now,
+                who=options.who,
+                description="new keys",
+                secrets={**current.secrets, stack.KEYS: self._target.make_keys()},
+                backup="",
+                rolled_back_to=None,
+            )
+            release = self._put(release, state, secrets, options, lock)
+            self._report.step("encrypt connections and variables anew")
+            self._target.reencrypt(release)
             return release
 
     def backup(self, options: DeployOptions) -> str:
@@ -503,6 +528,8 @@ class Deployer:
     ) -> None:
         """Bring the whole previous release back; raises what the user has to know."""
         message = cause.message if isinstance(cause, AstroError) else "interrupted"
+        if isinstance(cause, LockedError):  # somebody else is at work there now
+            raise cause
         if isinstance(cause, TargetError):
             raise StrandedError(
                 f"release {release.id} is unfinished: {message}",
@@ -572,6 +599,12 @@ class Deployer:
     @property
     def _url(self) -> str:
         return self._deployment.publish.base_url
+
+
+def _secrets_of(goal: Release, current: Release) -> dict[str, str]:
+    """The user's secrets of `goal`; keys, login and database are the deployment's, whatever its release."""
+    kept = {role: name for role, name in current.secrets.items() if role != stack.USER}
+    return kept | {role: name for role, name in goal.secrets.items() if role == stack.USER}
 
 
 def _differ_in_dags_alone(one: Release, other: Release) -> bool:

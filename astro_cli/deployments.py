@@ -22,9 +22,9 @@ EXECUTORS = ("local",)
 AIRFLOW_SERVICES = tuple(service.name for service in SERVICES if service.name != "postgres")
 BUNDLED = "bundled"
 SECRET = "secret:"  # noqa: S105 - the mark in front of a secret's name
-NAME_RULE = "up to 30 lower-case letters, digits and -, starting with a letter"
+NAME_RULE = "up to 24 lower-case letters, digits and -, starting with a letter"
 
-_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,28}[a-z0-9])?")
+_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,22}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,6})(s|m|h)?")
 _SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(m|g)", re.IGNORECASE)
@@ -93,6 +93,7 @@ class Deployment:
         secret_command: prints the value of the secret whose name is its last argument.
         database: `bundled`, or `secret:NAME` with a SQLAlchemy address.
         keep: how many releases can be returned to.
+        keep_logs: days that task logs are kept, and `keep_history` those of runs; 0 for ever.
     """
 
     name: str
@@ -113,6 +114,8 @@ class Deployment:
     database: str = BUNDLED
     publish: Publish = field(default_factory=Publish)
     keep: int = 5
+    keep_logs: int = 30
+    keep_history: int = 90
     pytest: bool = False
     require_clean: bool = False
 
@@ -133,6 +136,7 @@ class Deployment:
             "drain": self.drain,
             "env": dict(sorted(self.env.items())),
             "secrets": sorted(self.secrets),
+            "retention": {"logs": self.keep_logs, "history": self.keep_history},
             "database": self.database,
             "publish": {
                 "port": self.publish.port,
@@ -252,8 +256,10 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     if "publish" in fields:
         values["publish"] = _publish(fields["publish"])
     if "retention" in fields:
-        kept = fields["retention"].mapping(optional=("releases",))
-        values["keep"] = kept["releases"].integer(1, 100) if "releases" in kept else 5
+        kept = fields["retention"].mapping(optional=("releases", "logs", "history"))
+        if "releases" in kept:
+            values["keep"] = kept["releases"].integer(1, 100)
+        values.update({f"keep_{key}": _days(kept[key]) for key in ("logs", "history") if key in kept})
     if "gates" in fields:
         gates = fields["gates"].mapping(optional=("pytest", "require_clean"))
         values.update({key: child.boolean() for key, child in gates.items()})
@@ -318,6 +324,13 @@ def _seconds(node: yamlfile.Node) -> int:
     if match is None:
         raise node.error(f"{node.path} must be a time such as 90s, 30m or 2h")
     return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+
+
+def _days(node: yamlfile.Node) -> int:
+    match = re.fullmatch(r"([0-9]{1,5})d?", node.string())
+    if match is None:
+        raise node.error(f"{node.path} must be a number of days such as 30d; 0 keeps for ever")
+    return int(match[1])
 
 
 def _value(key: str, node: yamlfile.Node) -> str:

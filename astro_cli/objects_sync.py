@@ -27,7 +27,7 @@ class ObjectsFile:
 
     Attributes:
         path: the file itself.
-        env_files: later ones win; empty means the project's `.env` if it exists.
+        env_files: later ones win; empty means the project's `.env` if it exists, unless `dotenv` is False.
         collections: those that count.
     """
 
@@ -36,10 +36,12 @@ class ObjectsFile:
     environ: Mapping[str, str]
     env_files: Sequence[Path] = ()
     collections: tuple[str, ...] = COLLECTIONS
+    dotenv: bool = True
 
     def environment(self) -> dict[str, str]:
         """This process's environment with that of the environment files on top, as `start` sees it."""
-        files = self.env_files or [path for path in [self.root / ".env"] if path.exists()]
+        usual = [path for path in [self.root / ".env"] if self.dotenv and path.exists()]
+        files = self.env_files or usual
         known = dict(self.environ)
         for file in files:
             known |= load_env(file, known, name=file.name)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from astro_cli.airflow_api import AirflowApi
     from astro_cli.app import App
     from astro_cli.deploy.swarm import SwarmTarget
     from astro_cli.deploy.target import Secrets
@@ -66,6 +67,10 @@ def remove_deployment(root: Path, name: str) -> None:
     left = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))
     assert left == {key: value for key, value in known.items() if key != name}
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
+
+
+TOKEN_VARIABLE = "ASTRO_AIRFLOW_TOKEN"  # noqa: S105 - the name of a variable
+"""A token for the API of a deployment with an auth manager of its own."""
 
 
 class Remote:
@@ -107,6 +112,29 @@ class Remote:
         ) as target:
             target.check()
             yield target
+
+    @contextmanager
+    def airflow(self) -> Iterator[AirflowApi]:
+        """Its Airflow's API, logged in: with the token in ASTRO_AIRFLOW_TOKEN, else as the admin.
+
+        Raises:
+            UsageError: it has an auth manager of the user's own, and there is no token.
+        """
+        from astro_cli.airflow import ADMIN
+        from astro_cli.airflow_api import AirflowApi
+
+        token = self._app.environ.get(TOKEN_VARIABLE, "")
+        with self.target() as target:
+            password = "" if token else target.admin_password()
+            if not token and not password:
+                raise UsageError(
+                    f"{self.deployment.name} has an auth manager of its own",
+                    hint=f"log in there, and put the token into {TOKEN_VARIABLE}",
+                )
+            with target.forwarded_api() as url, AirflowApi(url, seconds=60.0, token=token) as api:
+                if password:
+                    api.log_in(ADMIN, password)
+                yield api
 
     @contextmanager
     def opened(self, report: Report) -> Iterator[Deployer]:

@@ -2,9 +2,9 @@
 
     python bench/deploy.py [--rounds 3] [--json FILE]
 
-The host is the one of the tests (tests/deploy/host.py): root on Debian, with the packages that scripts/test installs,
-and a Docker engine here (`DOCKER_HOST`). Images travel through the SSH connection; what a registry is sent is the
-subject of tests/deploy/test_failures.py.
+The host is the one of the tests (tests/deploy/host.py): root on Debian, with the packages that scripts/test
+installs, and a Docker engine here (`DOCKER_HOST`). Images travel through the SSH connection; what a registry is
+sent is the subject of tests/deploy/test_failures.py.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ secret_file: ~/.config/shop.env
 secret_command: [pass, show]
 database: secret:DATABASE_URL
 publish: {port: 443, bind: 0.0.0.0, certificate: secret:TLS, url: https://shop.example/}
-retention: {releases: 3}
+retention: {releases: 3, logs: 7d, history: 0}
 gates: {pytest: true, require_clean: true}
 """
     assert one(tmp_path, fields) == Deployment(
@@ -84,6 +84,8 @@ gates: {pytest: true, require_clean: true}
         database="secret:DATABASE_URL",
         publish=Publish(443, "0.0.0.0", "secret:TLS", "https://shop.example"),
         keep=3,
+        keep_logs=7,
+        keep_history=0,
         pytest=True,
         require_clean=True,
     )
@@ -116,6 +118,7 @@ def test_the_database_and_the_certificate_are_secrets_too(tmp_path: Path):
         ("host: ssh://vm\nresources: {scheduler: {memory: lots}}", "must be a size such as 512m or 2g"),
         ("host: ssh://vm\nresources: {scheduler: {cpus: nan}}", "must be a number such as 1.5"),
         ("host: ssh://vm\ndrain: soon", "must be a time such as 90s, 30m or 2h"),
+        ("host: ssh://vm\nretention: {logs: 2w}", "must be a number of days such as 30d"),
         ("host: ssh://vm\nsecrets: [TOKEN=abc]", "only the name stands here"),
         ("host: ssh://vm\nsecrets: [AIRFLOW__DATABASE__SQL_ALCHEMY_CONN]", "set by the deployment itself"),
         ("host: ssh://vm\nsecrets: [A]\nenv: {A: b}", "A is both in env and in secrets"),

@@ -47,13 +47,26 @@ LAYERS = (
         "ci",
     ),
     ("runtime", "airflow_api", "deploy"),
-    ("sandbox", "project_init", "runs", "objects_sync", "inner_loop", "watch", "debugging", "upgrade", "snapshot_workflow", "deployment", "gates", "release_build"),
+    (
+        "sandbox",
+        "project_init",
+        "runs",
+        "objects_sync",
+        "inner_loop",
+        "watch",
+        "debugging",
+        "upgrade",
+        "snapshot_workflow",
+        "deployment",
+        "gates",
+        "release_build",
+    ),
     ("app", "remote", "commands", "cli", "__main__"),
 )
 KEEPERS = {
     "docker": {"runtime/docker_api.py"},
     "httpx": {"airflow_api.py", "deploy/registry.py"},
-    "subprocess": {"process.py", "runtime/standalone_postgres.py"},
+    "subprocess": {"process.py", "runtime/standalone_postgres.py", "deploy/inside/janitor.py"},
     "typer": {"app.py", "cli.py"},
 }
 

@@ -33,6 +33,7 @@ class GroupSpec(NamedTuple):
     name: str
     summary: str
     commands: tuple[CommandSpec, ...]
+    groups: tuple[GroupSpec, ...] = ()
 
 
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -121,10 +122,29 @@ ROOT_GROUPS = (
             CommandSpec("bash", "Open a shell beside a service.", "bash", file="deployment_inside"),
             CommandSpec("stop", "End all services; data stays.", "stop", file="deployment"),
             CommandSpec("start", "Start the services again.", "start", file="deployment"),
+            CommandSpec(
+                "rotate-keys", "New keys; encrypt everything anew.", "rotate_keys", file="deployment"
+            ),
             CommandSpec("backup", "Save the metadata database.", "backup", file="deployment"),
             CommandSpec("restore", "Go back to a backup.", "restore", file="deployment"),
             CommandSpec("unlock", "Take the lock from a run that is gone.", "unlock", file="deployment"),
             CommandSpec("destroy", "Remove it from its host, with its data.", "destroy", file="deployment"),
+        ),
+        (
+            GroupSpec(
+                "object",
+                "Connections, variables and pools: file and deployment.",
+                (
+                    CommandSpec(
+                        "import",
+                        "Write the file's objects there.",
+                        "import_objects",
+                        file="deployment_object",
+                    ),
+                    CommandSpec("export", "Show its objects as a file.", "export", file="deployment_object"),
+                    CommandSpec("diff", "Compare the file with it.", "diff", file="deployment_object"),
+                ),
+            ),
         ),
     ),
     GroupSpec(

@@ -126,6 +126,8 @@ def _plan_data(plan: Plan) -> dict[str, object]:
 
 
 def _show_plan(console: Console, plan: Plan) -> None:
+    from astro_cli.deployment import BARRIER, OTHERS
+
     if plan.nothing:
         console.line(f"nothing would change: release {plan.current} runs this already")
         return
@@ -140,4 +142,5 @@ def _show_plan(console: Console, plan: Plan) -> None:
     console.line(f"  image          {'new' if plan.image else 'unchanged'}")
     if plan.migration:
         console.line("  database       is backed up, then migrated")
-    console.line("  restarts       api-server, scheduler, dag-processor, triggerer")
+    if plan.image or plan.settings or plan.secrets:
+        console.line(f"  restarts       {', '.join((BARRIER, *OTHERS))}")

@@ -311,6 +311,21 @@ def start(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) 
     )
 
 
+def rotate_keys(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) -> None:
+    """Make a new Fernet key and API secret, and encrypt connections and variables anew: a new release."""
+    from astro_cli.remote import Remote
+
+    app = obj(ctx)
+    remote = Remote(app, name)
+    secrets = remote.secrets()
+    with app.console.progress() as report, remote.opened(report) as deployer:
+        release = deployer.rotate_keys(secrets, remote.options(lock_wait=lock_wait))
+    app.console.result(
+        {"release": release.id},
+        lambda: app.console.line(f"release {release.id} of {remote.deployment.name} has new keys"),
+    )
+
+
 def backup(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) -> None:
     """Write the metadata database to a file on the host."""
     from astro_cli.remote import Remote

@@ -37,7 +37,7 @@ def import_objects(
     from astro_cli.snapshot_workflow import Snapshots
 
     app = obj(ctx)
-    file = _file(app, settings_file, env, connections, variables, pools)
+    file = objects_file(app, settings_file, env, connections, variables, pools)
     saved = None
     with connect(started(app)) as api:
         objects = file.read()
@@ -46,7 +46,7 @@ def import_objects(
         objects_sync.import_objects(api, objects)
 
     def show() -> None:
-        app.console.line(f"wrote {_counted(objects)} from {file.path.name}")
+        app.console.line(f"wrote {counted(objects)} from {file.path.name}")
         if saved:
             app.console.note(f"What was there before: `astro airflow snapshot restore {saved.name}`")
 
@@ -78,7 +78,7 @@ def export(
 
     app = obj(ctx)
     console = app.console
-    file = _file(app, settings_file, env, connections, variables, pools)
+    file = objects_file(app, settings_file, env, connections, variables, pools)
     with connect(started(app)) as api:
         exported, found, problem = objects_sync.export_objects(api, file, show_secrets=show_secrets)
     if problem:
@@ -107,7 +107,7 @@ def export(
         console.result({**told, "file": None}, lambda: console.line("nothing was written"))
         return
     write_atomic(output.absolute(), exported.text)
-    console.result(told, lambda: console.line(f"wrote {_counted(found)} to {output}"))
+    console.result(told, lambda: console.line(f"wrote {counted(found)} to {output}"))
 
 
 def validate(
@@ -120,13 +120,13 @@ def validate(
     from astro_cli.objects import Objects
 
     app = obj(ctx)
-    file = _file(app, settings_file, env)
+    file = objects_file(app, settings_file, env)
     hot = read_hot_files(app.project.root)
     objects = Objects() if hot and not file.path.exists() else file.read()
 
     def show() -> None:
         if file.path.exists():
-            app.console.line(f"{file.path.name} is valid: {_counted(objects)}")
+            app.console.line(f"{file.path.name} is valid: {counted(objects)}")
         for kind, names in hot.items():
             app.console.line(f"{FILES[kind]} is valid: {len(names)} {kind}")
 
@@ -148,7 +148,7 @@ def diff(
 
     app = obj(ctx)
     console = app.console
-    file = _file(app, settings_file, env, connections, variables, pools)
+    file = objects_file(app, settings_file, env, connections, variables, pools)
     with connect(started(app)) as api:
         found = objects_sync.compare_objects(api, file)
 
@@ -165,7 +165,7 @@ def diff(
         raise typer.Exit(1)
 
 
-def _file(
+def objects_file(
     app: App,
     settings_file: Path | None,
     env: list[Path] | None,
@@ -194,6 +194,6 @@ def _names(objects: Objects) -> dict[str, Any]:
     }
 
 
-def _counted(objects: Objects) -> str:
+def counted(objects: Objects) -> str:
     counts = [(len(names), collection) for collection, names in _names(objects).items()]
     return ", ".join(f"{n} {word if n != 1 else word.removesuffix('s')}" for n, word in counts)

@@ -112,6 +112,11 @@ def _date(text: str | None) -> str | None:
 
 
 def pattern(text: str | None) -> str | None:
+    """The value of --mark-success, if it is a regular expression.
+
+    Raises:
+        UsageError: it is none.
+    """
     import re
 
     from astro_cli.errors import UsageError

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
 from astro_cli.deploy.dag_bundle import bundle_environment
-from astro_cli.services import SERVICES
+from astro_cli.services import SERVICES, ServiceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from astro_cli.releases import Release
-    from astro_cli.services import ServiceSpec
 
 SECOND = 1_000_000_000
 POSTGRES = "postgres"
@@ -70,7 +69,7 @@ class Names:
     @property
     def prefix(self) -> str:
         """Begins every name; also the network."""
-        slug = re.sub(r"[^a-z0-9]+", "-", self.project_name.lower()).strip("-")[:24].strip("-")
+        slug = re.sub(r"[^a-z0-9]+", "-", self.project_name.lower()).strip("-")[:16].strip("-")
         return f"{slug or 'project'}-{self.deployment}"
 
     def of(self, what: str) -> str:
@@ -83,9 +82,13 @@ class Names:
         return {labels.PROJECT: self.project_id, labels.DEPLOYMENT: self.deployment}
 
 
+JANITOR = ServiceSpec("janitor", "janitor")
+"""Only deployments have it: removes old logs and history (`inside/janitor.py`)."""
+
+
 def airflow_services() -> tuple[ServiceSpec, ...]:
     """The rows of the table that a release replaces, the barrier of all others first."""
-    return tuple(service for service in SERVICES if service.name != POSTGRES)
+    return (*(service for service in SERVICES if service.name != POSTGRES), JANITOR)
 
 
 def airflow_environment(names: Names, release: Release) -> dict[str, str]:
@@ -121,6 +124,11 @@ def airflow_service(
     configuration = release.configuration
     container = _airflow_container(names, release, ids)
     container["Args"] = [*ENTRY, "run", "airflow", *service.command]
+    if service is JANITOR:
+        keep = configuration.get("retention", {})
+        days = (str(keep.get("logs", 0)), str(keep.get("history", 0)))
+        program = f"{airflow.DEPLOYED_CODE}/janitor.py"
+        container["Args"] = [*ENTRY, "run", "python3", program, f"{airflow.HOME}/logs", *days]
     if service.name == API_SERVER:
         container["Args"].append("--proxy-headers")
         container["Healthcheck"] = _health(f"{API_URL}{airflow.HEALTH_PATH}")
@@ -134,7 +142,7 @@ def airflow_service(
         container,
         release=release,
         order="start-first",
-        replicas=configuration["replicas"][service.name],
+        replicas=configuration["replicas"].get(service.name, 1),
         limits=configuration["resources"].get(service.name),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import labels
-from astro_cli.airflow import AUTH_MANAGER
+from astro_cli.airflow import ADMIN, AUTH_MANAGER
 from astro_cli.deploy import stack, swarm_lock
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
 from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
@@ -18,12 +18,14 @@ from astro_cli.deploy.swarm_secrets import SecretStore
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.errors import AstroError, TargetError
 from astro_cli.image import images_folder
+from astro_cli.ports import next_free
 from astro_cli.releases import read_release
 from astro_cli.runtime.docker_api import RefusedError
 from astro_cli.runtime.docker_logs import read as read_logs
 from astro_cli.runtime.docker_logs import unframe
 from astro_cli.runtime.engine import PortTakenError
 from astro_cli.runtime.engine_http import EngineReader, NotFound
+from astro_cli.runtime.forward import forwarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +46,8 @@ LAST_LINES = 20
 JOB_SECONDS = 3600.0
 DATABASE_SECONDS = 120.0
 NETWORK_TRIES = 40
+FIRST_PORT = 18_080
+"""On this machine, for the way to a deployment's API."""
 NOT_FOUND = 404
 RELEASE_KIND = "release"
 
@@ -195,6 +199,21 @@ class SwarmTarget:
         """Have every secret; the admin gets a password with the first release."""
         own_login = AUTH_MANAGER not in self._deployment.env
         return self._store.ensure(secrets, login=own_login and first)
+
+    def make_keys(self) -> str:
+        """See `Target`; the old keys are read where they are in use, since an engine never tells a secret."""
+        running = self._container(stack.API_SERVER)
+        with self.api.reached():
+            code, text = self.api.api.output_of(running, ["cat", f"{stack.SECRET_FOLDER}/keys.json"])
+        if code:
+            raise AstroError("the present keys cannot be read", hint="see `astro deployment ps`")
+        return self._store.next_keys(json.loads(text))
+
+    def reencrypt(self, release: Release) -> None:
+        """See `Target`."""
+        command = ["airflow", "rotate-fernet-key"]
+        spec = stack.airflow_job(self.names, "reencrypt", release, self._store.ids(), command)
+        self._run_job(spec, "the database could not be encrypted anew")
 
     def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
         """Have network, database and proxy; what runs already as it should is not touched."""
@@ -514,15 +533,36 @@ class SwarmTarget:
         Raises:
             AstroError: the service does not run.
         """
-        container = next(
-            (row.containers[0] for row in self.state().services if row.name == service and row.containers),
-            None,
-        )
-        if container is None:
-            raise AstroError(f"the service {service} does not run", hint="see `astro deployment ps`")
+        container = self._container(service)
         words = list(command) if service == stack.POSTGRES else [*stack.ENTRY, "run", *command]
         with self.api.reached():
             return self.api.api.run_inside(container, words, interactive=interactive, stdin=True)
+
+    @contextmanager
+    def forwarded_api(self) -> Iterator[str]:
+        """Address on this machine of the deployment's API, through its engine: its port need not be reachable."""
+        container = self._container(stack.API_SERVER)
+        relay = [*stack.ENTRY, "relay", PROXY, str(INSIDE_PORT)]
+        port = next_free(FIRST_PORT)
+        if port is None:
+            raise AstroError(f"no free port was found from {FIRST_PORT} upwards on this machine")
+        with self.api.reached(), forwarded(port, lambda client: self.api.api.join(container, relay, client)):
+            yield f"http://127.0.0.1:{port}"
+
+    def admin_password(self) -> str:
+        """The admin's password, read where it is in use; empty with an auth manager of the user's own."""
+        with self.api.reached():
+            command = ["cat", f"{stack.SECRET_FOLDER}/login"]
+            code, text = self.api.api.output_of(self._container(stack.API_SERVER), command)
+        return "" if code else str(json.loads(text)[ADMIN])
+
+    def _container(self, service: str) -> str:
+        """A running container of a service."""
+        rows = (row for row in self.state().services if row.name == service)
+        found = next((row.containers[0] for row in rows if row.containers), None)
+        if found is None:
+            raise AstroError(f"the service {service} does not run", hint="see `astro deployment ps`")
+        return found
 
     def logs(self, query: LogQuery) -> Iterator[LogLine]:
         """Lines of the newest containers, and of those that finish their tasks, merged in order of time."""

@@ -11,17 +11,19 @@ import json
 import os
 import socket
 import time
+import uuid
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import labels, process
-from astro_cli.deploy.swarm_api import CONFLICT, config_text, parse_time
+from astro_cli.deploy.swarm_api import CONFLICT, NOT_FOUND, config_text, parse_time
 from astro_cli.deploy.target import StrandedError, Unfinished
 from astro_cli.errors import LockedError, TargetError
 from astro_cli.runtime.docker_api import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from astro_cli.deploy.stack import Names
     from astro_cli.deploy.swarm_api import SwarmApi
@@ -33,26 +35,37 @@ STEP, RELEASE, BACKUP = "astro.step", "astro.release", "astro.backup"
 
 
 class SwarmLock:
-    """A lock that is held."""
+    """A lock that is held.
 
-    def __init__(self, api: SwarmApi, name: str, unfinished: Unfinished | None) -> None:
+    `step` and `beat` raise `LockedError` once somebody has taken it away, for example while this machine slept.
+    """
+
+    def __init__(self, api: SwarmApi, config_id: str, unfinished: Unfinished | None) -> None:
         self._api = api
-        self._name = name
+        self._id = config_id
         self._touched = time.monotonic()
         self.unfinished = unfinished
 
     def step(self, name: str, **marks: str) -> None:
         """Write down what begins, and about which `release` and `backup`."""
-        self._api.mark_config(
-            self._name, {STEP: name, **{f"astro.{key}": text for key, text in marks.items()}}
-        )
-        self._touched = time.monotonic()
+        self._mark({STEP: name, **{f"astro.{key}": text for key, text in marks.items()}})
 
     def beat(self) -> None:
         """Touch the lock, at most every few seconds."""
         if time.monotonic() - self._touched >= BEAT_SECONDS:
-            self._touched = time.monotonic()
-            self._api.mark_config(self._name, {"astro.beat": str(int(time.time()))})
+            self._mark({"astro.beat": str(int(time.time()))})
+
+    def _mark(self, marks: Mapping[str, str]) -> None:
+        try:
+            self._api.mark_config(self._id, marks)
+        except RefusedError as exc:
+            if exc.status != NOT_FOUND:
+                raise
+            raise LockedError(
+                "another run has taken this one's lock, which was not heard of for a minute",
+                hint="nothing more was done here; `astro deployment ps` shows what runs",
+            ) from exc
+        self._touched = time.monotonic()
 
 
 @contextmanager
@@ -67,16 +80,16 @@ def hold(api: SwarmApi, names: Names, purpose: str, wait: float) -> Iterator[Swa
         LockedError: another run holds it.
     """
     name = names.of("lock")
-    unfinished = _take(api, names, name, purpose, wait)
+    config_id, unfinished = _take(api, names, name, purpose, wait)
     try:
-        yield SwarmLock(api, name, unfinished)
+        yield SwarmLock(api, config_id, unfinished)
     except StrandedError:
         raise
     except BaseException:
         with suppress(TargetError):
-            api.forget("configs", name)
+            api.forget("configs", config_id)
         raise
-    api.forget("configs", name)
+    api.forget("configs", config_id)
 
 
 def holder(api: SwarmApi, names: Names) -> str:
@@ -94,25 +107,25 @@ def release(api: SwarmApi, names: Names) -> Unfinished | None:
     return _unfinished(found)
 
 
-def _take(api: SwarmApi, names: Names, name: str, purpose: str, wait: float) -> Unfinished | None:
+def _take(api: SwarmApi, names: Names, name: str, purpose: str, wait: float) -> tuple[str, Unfinished | None]:
     deadline = time.monotonic() + wait
     left: Unfinished | None = None
     pid = os.getpid()
     me = {
         "who": f"{getpass.getuser()}@{socket.gethostname()}",
         "purpose": purpose,
-        "host": socket.gethostname(),
+        "machine": _machine(),
         "pid": pid,
         "started": process.identity(pid).started,
     }
     while True:
         try:
-            api.store("configs", name, json.dumps(me), names.labels)
+            config_id = api.store("configs", name, json.dumps(me), names.labels)
         except RefusedError as exc:
             if exc.status != CONFLICT:
                 raise
         else:
-            return left
+            return config_id, left
         found = api.stored("configs", _label(names)).get(name)
         if found is None:
             continue
@@ -130,9 +143,18 @@ def _take(api: SwarmApi, names: Names, name: str, purpose: str, wait: float) -> 
 
 def _is_abandoned(api: SwarmApi, found: dict[str, Any]) -> bool:
     who = json.loads(config_text(found))
-    if who["host"] == socket.gethostname() and not process.Identity(who["pid"], who["started"]).is_alive:
+    if who["machine"] == _machine() and not process.Identity(who["pid"], who["started"]).is_alive:
         return True
     return (api.now() - parse_time(found["UpdatedAt"])).total_seconds() > STALE_SECONDS
+
+
+def _machine() -> str:
+    """Where process ids mean what they mean here; host names are no help, for many machines have the same."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        return f"{socket.gethostname()} {uuid.getnode()}"
 
 
 def _unfinished(found: dict[str, Any]) -> Unfinished:

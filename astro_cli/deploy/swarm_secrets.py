@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from astro_cli.deploy.target import Secrets
 
 CONNECTION_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+FERNET, JWT = "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"
 ROLE, NUMBER, DIGEST = "astro.role", "astro.number", "astro.digest."
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres:5432/airflow"
 
@@ -101,6 +102,13 @@ class SecretStore:
         keys = new_keys("")
         del keys[CONNECTION_VARIABLE]
         return self._make(stack.KEYS, json.dumps(keys))
+
+    def next_keys(self, old: Mapping[str, str]) -> str:
+        """Keys that follow `old`: what those encrypted can still be read, and running tasks keep their tokens."""
+        keys = new_keys("")
+        del keys[CONNECTION_VARIABLE]
+        fernet = f"{keys[FERNET]},{old[FERNET].partition(',')[0]}"
+        return self._make(stack.KEYS, json.dumps({**keys, FERNET: fernet, JWT: old[JWT]}))
 
     def _database(self, address: str) -> dict[str, str]:
         """The secrets by which the metadata database is reached: all of one number, or made anew together."""

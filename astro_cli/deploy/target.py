@@ -141,6 +141,12 @@ class Target(Protocol):
     def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
         """Have every secret; returns their names by role, and the admin's password if it is new."""
 
+    def make_keys(self) -> str:
+        """New keys, with which what the old ones encrypted can still be read; returns the secret's name."""
+
+    def reencrypt(self, release: Release) -> None:
+        """Encrypt everything in the database with the newest key."""
+
     def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
         """Have what releases stand on: network, volumes, database, proxy."""
 

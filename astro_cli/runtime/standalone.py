@@ -166,6 +166,8 @@ class StandaloneEngine:
             write_atomic(folder / "database.json", json.dumps(made_by))
         for name, content in files.items():
             write_atomic(folder / name, content)
+        if "postgres.json" not in files:  # a database of the user's own took the place of ours
+            (folder / "postgres.json").unlink(missing_ok=True)
         (folder / "status.json").unlink(missing_ok=True)
         make_private_dir(folder / "airflow")
         make_private_dir(_socket_folder(stack.sandbox_id))

@@ -167,7 +167,7 @@ def trial_server(
             yield server
         finally:
             _remove(folder)
-    folder.with_suffix(".lock").unlink(missing_ok=True)
+            folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _shelf() -> Path:

@@ -97,7 +97,7 @@ class Deployed:
 
     def request(self, method: str, path: str, **options: Any) -> Any:
         """The JSON answer of one request; it must be a success."""
-        with httpx.Client(base_url=self.url, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=60) as client:
             if not self._token:
                 answer = client.post("/auth/token", json={"username": "admin", "password": self.password})
                 answer.raise_for_status()
@@ -226,6 +226,9 @@ def first(folder: Path, host: Host, engine_url: str) -> Deployed:
         )
     for name in ("asset_report.py", "hello_astro.py"):
         (folder / "shop/dags" / name).unlink()
+    deployed.astro.write(
+        "tests/test_dags.py", "def test_dags(dag_bag):\n    assert 'slow' in dag_bag.dag_ids\n"
+    )
     deployed.write_version("v1")
     deployed.commit("first")
     deployed.first = deployed.deploy()

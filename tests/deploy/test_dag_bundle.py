@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from astro_cli.deploy import dag_bundle
 from astro_cli.deploy.dag_bundle import Bundle, RegistryStore, VolumeStore, bundle_environment, pack
 from astro_cli.deploy.registry import Credentials, Registry
 from astro_cli.errors import AstroError, ProjectError
@@ -20,6 +23,8 @@ from astro_cli.runtime.docker_api import DockerApi
 from astro_cli.runtime.endpoint import Endpoint
 from tests.deploy.registry_server import PASSWORD, USER, RegistryServer
 from tests.engine.astro import Astro, environment, get, trigger, wait_for_run
+
+INSIDE_FOLDER = Path(dag_bundle.__file__).parent / "inside"
 
 
 def project(folder: Path, files: dict[str, str]) -> Path:
@@ -172,6 +177,59 @@ def test_a_volume_holds_versions_without_a_registry_and_nothing_runs_for_it(tmp_
     with api.volume_door(volume, image) as door:
         assert door.read(f"tags/{'prod'}") == old.digest.removeprefix("sha256:").encode() + b"\n"
     assert {each["Id"] for each in api.client.containers(all=True)} <= before
+
+
+# how Airflow's half reads a registry; the rest of it runs in a real Airflow below
+
+READ = """
+import json, sys
+from astro_bundle import RegistrySource
+
+options = json.loads(sys.argv[1])
+source = RegistrySource(options["url"], "team/dags", "prod", credentials=options["login"], ca=options["ca"])
+version = source.current()
+layer = json.loads(source.manifest(version))["layers"][0]["digest"].removeprefix("sha256:")
+with source.layer(layer) as content:
+    print(version, len(content.read()))
+"""
+
+
+@pytest.mark.parametrize("kind", ["open", "password", "tokens", "tls"])
+def test_airflow_reads_what_was_published_through_every_kind_of_login(tmp_path, kind):
+    bundle = pack(project(tmp_path / "a", {"dags/a.py": "A"}))
+    options = {} if kind == "open" else {kind: True}
+    with RegistryServer(tmp_path / "registry", **options) as server:
+        environ = {"SSL_CERT_FILE": str(server.certificate)} if server.certificate else {}
+        with Registry(server.host, Credentials(USER, PASSWORD), environ=environ) as registry:
+            RegistryStore(registry, "team/dags", "prod").publish(bundle)
+        version = bundle.digest.removeprefix("sha256:")
+        assert read(tmp_path, server, PASSWORD) == f"{version} {len(bundle.layer)}"
+        if kind in ("password", "tokens"):
+            assert "HTTP Error 401" in read(tmp_path, server, "guessed")
+
+
+def test_airflow_does_not_believe_an_authority_that_it_was_not_given(tmp_path):
+    with RegistryServer(tmp_path / "registry", tls=True) as server:
+        assert "CERTIFICATE_VERIFY_FAILED" in read(tmp_path, server, PASSWORD, ca="")
+
+
+def read(folder: Path, server: RegistryServer, password: str, *, ca: str | None = None) -> str:
+    """What the script READ says last, run without an Airflow: only the names that it imports are there."""
+    stub = folder / "stub/airflow/dag_processing/bundles/base.py"
+    stub.parent.mkdir(parents=True, exist_ok=True)
+    stub.write_text("class BaseDagBundle: pass\nclass BundleVersion: pass\n")
+    login = folder / "login.json"
+    login.write_text(json.dumps({"username": USER, "password": password}))
+    authority = str(server.certificate or "") if ca is None else ca
+    url = f"{'https' if server.certificate else 'http'}://{server.host}"
+    options = {"url": url, "login": str(login), "ca": authority}
+    done = subprocess.run(
+        [sys.executable, "-c", READ, json.dumps(options)],
+        env={"PYTHONPATH": f"{INSIDE_FOLDER}:{folder / 'stub'}"},
+        capture_output=True,
+        text=True,
+    )
+    return (done.stdout + done.stderr).strip().splitlines()[-1]
 
 
 # a real Airflow

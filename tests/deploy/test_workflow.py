@@ -76,6 +76,12 @@ class FakeTarget:
     def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
         return {"keys": "shop-prod-keys-1"}, "pw" if first else ""
 
+    def make_keys(self) -> str:
+        return "shop-prod-keys-2"
+
+    def reencrypt(self, release: Release) -> None:
+        self._do("reencrypt")
+
     def ensure_base(self, release: Release, secrets: Secrets, report: object, lock: object) -> None:
         self._do("base")
 
@@ -106,12 +112,15 @@ class FakeTarget:
         return self.dags.get(release.serving, "")
 
     def dags_seen(self, release: Release) -> str:
+        if "look at dags" in self.fails:
+            raise self.fails.pop("look at dags")
         return self.dags.get(release.serving, "")
 
     def roll(self, release: Release, services: Sequence[str], lock: object, seconds: float) -> None:
         for name in services:
             self.running[name] = release.id
-        self._do(f"roll {'api' if list(services) == [BARRIER] else f'{len(services)}'} to {release.id}")
+        which = {(BARRIER,): "api", OTHERS: "others", (BARRIER, *OTHERS): "all"}[tuple(services)]
+        self._do(f"roll {which} to {release.id}")
 
     def remove_services(self) -> None:
         self._do("remove services")
@@ -124,7 +133,8 @@ class FakeTarget:
         if path == "/astro/release":
             return {"release": str(self.running[BARRIER])}
         return {
-            name: {"status": "healthy"} for name in ("metadatabase", "scheduler", "dag_processor", "triggerer")
+            name: {"status": "healthy"}
+            for name in ("metadatabase", "scheduler", "dag_processor", "triggerer")
         }
 
     def record(self, release: Release) -> None:
@@ -180,7 +190,7 @@ def test_a_first_deploy_goes_in_order_and_tells_the_password_once(deployer, targ
     outcome = deployer.deploy(built, Secrets(), OPTIONS)
 
     assert [step.split(" sha")[0] for step in target.done] == [
-        "bring", "bring", "bring", "lock", "base", "roll api to 1", "roll 3 to 1", "record live", "prune", "unlock",
+        "bring", "bring", "bring", "lock", "base", "roll api to 1", "roll others to 1", "record live", "prune", "unlock",
     ]  # fmt: skip
     assert (outcome.changed, outcome.release.id, outcome.password) == (True, 1, "pw")
     assert deployer.deploy(newer(built), Secrets(), OPTIONS).password == ""
@@ -215,7 +225,9 @@ def test_database_and_proxy_stay_as_they_are_when_a_newer_astro_deploys(deployer
     deployed(deployer, target, built)
 
     outcome = deployer.deploy(
-        replace(newer(built), companions={"postgres": "sha256:new", "proxy": "sha256:new"}), Secrets(), OPTIONS
+        replace(newer(built), companions={"postgres": "sha256:new", "proxy": "sha256:new"}),
+        Secrets(),
+        OPTIONS,
     )
 
     assert outcome.release.companions["postgres"] == "there:sha256:" + "2" * 64
@@ -240,7 +252,7 @@ def test_it_is_saved_then_migrated_before_anything_is_replaced(deployer, target,
 
 def test_a_scheduler_that_dies_brings_the_whole_release_back(deployer, target, built):
     deployed(deployer, target, built)
-    target.fails["roll 3 to 2"] = RollError("the service scheduler died 3 times", details=("last line",))
+    target.fails["roll others to 2"] = RollError("the service scheduler died 3 times", details=("last line",))
 
     error = failure(deployer, newer(built))
 
@@ -260,7 +272,7 @@ def test_a_failed_release_after_a_migration_gets_the_old_database_back(deployer,
 
     assert target.heads == "h1"
     after = target.done[target.done.index("roll api to 2") :]
-    assert after[1:5] == ["base", "remove services", "restore before-release-000002.dump", "roll 4 to 1"]
+    assert after[1:5] == ["base", "remove services", "restore before-release-000002.dump", "roll all to 1"]
 
 
 def test_a_migration_that_fails_and_changed_nothing_stops_nothing(deployer, target, built):
@@ -298,7 +310,7 @@ def test_a_first_deploy_that_fails_leaves_no_services(deployer, target, built):
 
 def test_an_interruption_brings_the_previous_release_back(deployer, target, built):
     deployed(deployer, target, built)
-    target.fails["roll 3 to 2"] = KeyboardInterrupt()
+    target.fails["roll others to 2"] = KeyboardInterrupt()
 
     error = failure(deployer, newer(built))
 
@@ -366,6 +378,24 @@ def test_a_rollback_over_a_migration_needs_a_word_and_brings_the_backup_back(dep
     assert target.heads == "h1"
 
 
+def test_a_rollback_keeps_the_keys_that_the_database_is_encrypted_with(deployer, target, built):
+    deployed(deployer, target, built)
+    deployer.rotate_keys(Secrets(), OPTIONS)
+
+    outcome = deployer.rollback(1, Secrets(), OPTIONS, restore=False)
+
+    assert outcome.release.secrets["keys"] == "shop-prod-keys-2"
+
+
+def test_new_keys_are_a_release_and_the_database_follows_when_it_is_live(deployer, target, built):
+    deployed(deployer, target, built)
+
+    release = deployer.rotate_keys(Secrets(), OPTIONS)
+
+    assert (release.id, release.image) == (2, target.releases[0].image)
+    assert target.done[-3:] == ["prune", "reencrypt", "unlock"]
+
+
 def test_only_verified_releases_can_be_returned_to(deployer, target, built):
     with pytest.raises(UsageError, match="no release to go back to"):
         deployer.rollback(None, Secrets(), OPTIONS, restore=False)
@@ -391,3 +421,92 @@ def test_dry_looks_change_nothing(deployer, target, built):
     assert target.done == []
 
 
+# DAGs alone
+
+
+def other_dags(built: Built, tmp_path: Path) -> Built:
+    (tmp_path / "dags/a.py").write_text("x = 2\n")
+    return replace(built, dags=pack(tmp_path), content="d" * 64)
+
+
+def test_dags_alone_are_a_release_for_which_nothing_is_rolled(deployer, target, built, tmp_path):
+    deployed(deployer, target, built)
+    new = other_dags(built, tmp_path)
+
+    outcome = deployer.deploy_dags(new, OPTIONS, gates=("parse",))
+
+    assert target.done == ["lock", "record live", "unlock"]
+    assert (outcome.changed, outcome.release.id, outcome.release.serving) == (True, 2, 1)
+    assert target.dags == {1: new.dags.digest}
+    assert (outcome.release.image, outcome.release.gates) == (target.releases[0].image, ("parse",))
+    assert not deployer.deploy_dags(new, OPTIONS).changed
+    assert target.state().runs(outcome.release)
+
+
+def test_dags_that_a_killed_deploy_pointed_to_are_published_and_recorded_by_the_next(
+    deployer, target, built, tmp_path
+):
+    deployed(deployer, target, built)
+    new = other_dags(built, tmp_path)
+    target.dags[1] = new.dags.digest
+
+    assert deployer.deploy_dags(new, OPTIONS).changed
+    assert deployer.deploy_dags(built, OPTIONS).changed
+    target.dags[1] = new.dags.digest
+    assert deployer.deploy_dags(built, OPTIONS).changed
+    assert target.dags == {1: built.dags.digest}
+
+
+def test_dags_that_are_not_taken_up_leave_those_of_before(deployer, target, built, tmp_path):
+    deployed(deployer, target, built)
+    target.fails["look at dags"] = RollError("no")
+
+    with pytest.raises(RollError):
+        deployer.deploy_dags(other_dags(built, tmp_path), OPTIONS)
+    assert target.dags == {1: built.dags.digest}
+    assert len(target.releases) == 1
+
+
+def test_a_rollback_over_dags_alone_rolls_nothing_either(deployer, target, built, tmp_path):
+    deployed(deployer, target, built)
+    deployer.deploy_dags(other_dags(built, tmp_path), OPTIONS)
+    target.done.clear()
+
+    outcome = deployer.rollback(None, Secrets(), OPTIONS, restore=False)
+
+    assert target.done == ["lock", "record live", "unlock"]
+    assert target.dags == {1: built.dags.digest}
+    assert (outcome.release.id, outcome.release.serving, outcome.release.rolled_back_to) == (3, 1, 1)
+
+
+def test_a_rollback_to_a_release_before_another_image_brings_its_dags_along(
+    deployer, target, built, tmp_path
+):
+    deployed(deployer, target, built)
+    with_new_dags = deployer.deploy_dags(other_dags(built, tmp_path), OPTIONS).release
+    deployer.deploy(newer(built), Secrets(), OPTIONS)
+
+    outcome = deployer.rollback(with_new_dags.id, Secrets(), OPTIONS, restore=False)
+
+    assert (outcome.release.id, outcome.release.serving) == (4, 4)
+    assert target.running["scheduler"] == 4
+    assert target.dags[4] == with_new_dags.dags
+
+
+def test_a_whole_deploy_of_the_same_image_brings_other_dags(deployer, target, built, tmp_path):
+    deployed(deployer, target, built)
+    deployer.deploy_dags(other_dags(built, tmp_path), OPTIONS)
+
+    outcome = deployer.deploy(built, Secrets(), OPTIONS)
+
+    assert (outcome.changed, outcome.release.serving) == (True, 3)
+    assert target.dags[3] == built.dags.digest
+
+
+def test_dags_alone_need_a_release_whose_services_run(deployer, target, built):
+    with pytest.raises(UsageError, match="no release there yet"):
+        deployer.deploy_dags(built, OPTIONS)
+    deployed(deployer, target, built)
+    target.running["scheduler"] = 0
+    with pytest.raises(AstroError, match="does not run as it should"):
+        deployer.deploy_dags(built, OPTIONS)

@@ -1,4 +1,4 @@
-"""Snapshots where it takes Docker to make the trouble; tests/standalone/test_snapshots.py has what both engines do."""
+"""Snapshots where only Docker can make the trouble; tests/standalone/test_snapshots.py has what both engines do."""
 
 from __future__ import annotations
 

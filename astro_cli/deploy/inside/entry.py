@@ -3,6 +3,7 @@
     entry.py run COMMAND...     every /run/secrets/astro/*.json (`{"NAME": "value"}`) becomes environment, then exec
     entry.py health URL         exit code 0 if URL answers with success
     entry.py fetch URL          the same, and the answer on standard output
+    entry.py relay HOST PORT    standard input and output become a connection to HOST:PORT
 
 A secret is never an argument and never in what `docker inspect` shows. Standard library only: it runs in the engine
 image, where it is copied alone.
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -45,7 +48,26 @@ def fetch(url: str, *, show: bool) -> int:
         return 1
 
 
+def relay(host: str, port: int) -> None:
+    """Copy both ways until the other side ends."""
+    with socket.create_connection((host, port)) as connection:
+
+        def send() -> None:
+            while data := os.read(0, 65536):
+                connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=send, daemon=True).start()
+        while data := connection.recv(65536):
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "relay":
+        relay(sys.argv[2], int(sys.argv[3]))
+        sys.stdout.flush()
+        os._exit(0)  # whatever still waits for input
     if sys.argv[1] in ("health", "fetch"):
         sys.exit(fetch(sys.argv[2], show=sys.argv[1] == "fetch"))
     run(sys.argv[2:])

@@ -1,0 +1,187 @@
+"""Releases as services of an engine in swarm mode."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from astro_cli.deploy import stack
+from astro_cli.deploy.proxy import proxy_container
+from astro_cli.deployments import Deployment, Host, Publish, Resources
+from astro_cli.releases import Release
+
+NAMES = stack.Names("abcdef123456", "My Shop!", "prod")
+SECRETS = {
+    "keys": "keys-1",
+    "connection": "connection-1",
+    "environment": "environment-3",
+    "login": "login-1",
+    "database": "database-1",
+    "address": "address-1",
+}
+IDS = {name: f"id-of-{name}" for name in SECRETS.values()}
+DEPLOYMENT = Deployment(
+    "prod",
+    Host("ssh://vm", "vm"),
+    replicas={"api-server": 2},
+    resources={"scheduler": Resources(memory=2 * 1024**3, cpus=1.5)},
+    drain=90,
+    env={"ENVIRONMENT": "production"},
+    secrets=("TOKEN",),
+)
+
+
+def release(deployment: Deployment = DEPLOYMENT) -> Release:
+    return Release(
+        id=7,
+        time="",
+        image="sha256:1",
+        content="c",
+        airflow_version="3.3.2",
+        heads="h",
+        configuration=deployment.on_target(),
+        secrets=SECRETS,
+        companions={"postgres": "sha256:2", "proxy": "sha256:3"},
+    )
+
+
+def services(deployment: Deployment = DEPLOYMENT) -> dict[str, Any]:
+    made = release(deployment)
+    return {
+        service.name: stack.airflow_service(NAMES, service, made, IDS) for service in stack.airflow_services()
+    }
+
+
+def container(service: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = service["TaskTemplate"]["ContainerSpec"]
+    return found
+
+
+def environment(service: dict[str, Any]) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in container(service)["Env"])
+
+
+def test_names_hold_the_project_and_the_deployment_and_are_no_hostname_trouble():
+    assert NAMES.of("api-server") == "my-shop-prod-api-server"
+    assert stack.Names("x", "!", "a").prefix == "project-a"
+    assert len(stack.Names("x", "p" * 50, "d" * 24).of("postgres-0123456789ab")) <= 63
+
+
+def test_every_row_of_the_table_but_the_database_is_a_service_of_the_release():
+    assert list(services()) == ["api-server", "scheduler", "dag-processor", "triggerer", "janitor"]
+    for service in services().values():
+        assert container(service)["Image"] == "sha256:1"
+        assert service["Labels"]["astro.release"] == "7"
+
+
+def test_new_ones_start_before_old_ones_end_and_no_service_is_undone_alone():
+    for service in services().values():
+        assert service["UpdateConfig"]["Order"] == "start-first"
+        assert service["UpdateConfig"]["FailureAction"] == "pause"
+
+
+def test_services_find_each_other_without_virtual_addresses():
+    assert {service["EndpointSpec"]["Mode"] for service in services().values()} == {"dnsrr"}
+    assert services()["api-server"]["TaskTemplate"]["Networks"][0]["Aliases"] == ["api-server"]
+
+
+def test_the_scheduler_may_finish_its_tasks():
+    grace = {
+        name: container(service)["StopGracePeriod"] // stack.SECOND for name, service in services().items()
+    }
+
+    assert grace.pop("scheduler") == 90
+    assert set(grace.values()) == {30}
+    assert environment(services()["scheduler"])["AIRFLOW__CORE__EXECUTOR"] == "astro_executor.LocalExecutor"
+
+
+def test_old_logs_and_history_go_after_the_days_of_the_configuration():
+    assert container(services()["janitor"])["Args"][-3:] == ["/opt/airflow/logs", "30", "90"]
+
+
+def test_replicas_and_limits_are_those_of_the_configuration():
+    api, scheduler = services()["api-server"], services()["scheduler"]
+
+    assert api["Mode"] == {"Replicated": {"Replicas": 2}}
+    assert scheduler["TaskTemplate"]["Resources"]["Limits"] == {
+        "MemoryBytes": 2 * 1024**3,
+        "NanoCPUs": 1_500_000_000,
+    }
+
+
+def test_nothing_has_rights_it_does_not_need():
+    made = [*services().values(), postgres()]
+
+    for service in made:
+        assert container(service)["CapabilityDrop"] == ["ALL"]
+        assert not container(service)["User"].startswith("0")
+        assert "Ports" not in service["EndpointSpec"]
+
+
+def postgres() -> dict[str, Any]:
+    return stack.postgres_service(NAMES, release(), IDS, config=("settings-1", "id-of-settings-1"))
+
+
+def test_secrets_are_files_for_those_who_need_them():
+    airflow = {each["SecretName"] for each in container(services()["scheduler"])["Secrets"]}
+    database = {each["SecretName"] for each in container(postgres())["Secrets"]}
+
+    assert airflow == {"keys-1", "connection-1", "environment-3", "login-1"}
+    assert database == {"database-1"}
+    assert {each["File"]["Mode"] for each in container(postgres())["Secrets"]} == {0o400}
+
+
+def test_login_is_needed_and_the_configuration_is_not_shown():
+    variables = environment(services()["api-server"])
+
+    assert variables["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
+    assert variables["AIRFLOW__API__EXPOSE_CONFIG"] == "False"
+
+
+def test_an_auth_manager_of_the_users_own_replaces_ours():
+    own = Deployment("prod", Host("ssh://vm", "vm"), env={"AIRFLOW__CORE__AUTH_MANAGER": "my.Manager"})
+
+    variables = environment(services(own)["api-server"])
+
+    assert variables["AIRFLOW__CORE__AUTH_MANAGER"] == "my.Manager"
+    assert not [name for name in variables if "SIMPLE_AUTH" in name]
+
+
+def test_a_job_runs_once_in_the_new_image_with_its_environment():
+    job = stack.airflow_job(NAMES, "migrate", release(), IDS, ["airflow", "db", "migrate"])
+
+    assert job["Mode"] == {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}
+    assert job["TaskTemplate"]["RestartPolicy"] == {"Condition": "none"}
+    assert container(job)["Args"][-3:] == ["airflow", "db", "migrate"]
+    assert container(job)["Env"] == container(services()["scheduler"])["Env"]
+
+
+def test_the_database_does_not_depend_on_the_release():
+    assert json.dumps(postgres()) == json.dumps(
+        stack.postgres_service(
+            NAMES,
+            Release(**{**release().__dict__, "id": 8, "image": "sha256:9"}),
+            IDS,
+            config=("settings-1", "id-of-settings-1"),
+        )
+    )
+
+
+@pytest.mark.parametrize("certificate", ["", "-----BEGIN CERTIFICATE-----"])
+def test_the_proxy_speaks_tls_where_it_has_a_certificate(certificate: str):
+    publish = DEPLOYMENT.on_target()["publish"]
+
+    spec = proxy_container("sha256:3", publish, certificate)
+
+    files = {file.path: file.content for file in spec.files}
+    assert ("ssl crt /run/astro/tls.pem" in files["/run/astro/haproxy.cfg"]) is bool(certificate)
+    assert files.get("/run/astro/tls.pem", "") == certificate
+    assert spec.ports == {8080: 8080}
+
+
+def test_the_address_in_the_browser_follows_the_configuration():
+    assert Publish(8080).base_url == "http://localhost:8080"
+    assert Publish(443, "203.0.113.7", "cert.pem").base_url == "https://203.0.113.7:443"
+    assert Publish(8080, url="https://airflow.example").base_url == "https://airflow.example"
