@@ -23,7 +23,6 @@ from astro_cli.runs import (
     failure_of,
     find_dag,
     find_run,
-    guilty_task,
     start_run,
     tasks_of,
 )
@@ -220,7 +219,9 @@ def _fail_if_over(api: AirflowApi, run: Run, request: DebugRequest) -> None:
     tasks = tasks_of(api, run)
     wanted = [task for task in tasks if request.task in (task.task_id, task.label)]
     if all(task.finished for task in wanted) if wanted else now.finished:
-        if guilty_task(tasks) is not None:
+        if any(task.state == "failed" for task in wanted):
+            raise failure_of(api, Progress(now, tuple(wanted)))
+        if any(task.state == "upstream_failed" for task in wanted):
             raise failure_of(api, Progress(now, tasks))
         states = ", ".join(sorted({task.state for task in wanted})) or "not there"
         raise AstroError(

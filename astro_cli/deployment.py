@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from astro_cli.deploy import stack
@@ -39,6 +39,7 @@ class Built:
         companions: ids of the images of database and proxy.
         files: DAG files with a hash of each.
         dags: the DAGs, as Airflow takes them.
+        environment: see `Release`.
         dirty: whether files differ from the commit.
     """
 
@@ -49,6 +50,7 @@ class Built:
     companions: Mapping[str, str]
     files: Mapping[str, str]
     dags: Bundle
+    environment: Mapping[str, str] = field(default_factory=dict)
     revision: str = ""
     dirty: bool = False
 
@@ -392,6 +394,7 @@ class Deployer:
             files=built.files,
             dags=built.dags.digest,
             dags_content=built.dags.content,
+            environment=built.environment,
             companions={name: image for name, image in images.items() if name != "airflow"},
             revision=built.revision,
             dirty=built.dirty,

@@ -15,13 +15,17 @@ from astro_cli.runtime.docker_images import ImageBuilder
 from astro_cli.runtime.engine import PrepareOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from astro_cli.project import Project
+    from astro_cli.releases import Release
     from astro_cli.runtime.docker import DockerEngine
     from astro_cli.runtime.engine import Report
     from astro_cli.settings import Settings
+
+
+ENVIRONMENT = ("Dockerfile", "packages.txt", "requirements.txt")
 
 
 @dataclass(frozen=True)
@@ -91,16 +95,46 @@ def build(
         heads=marks.get(labels.MIGRATION_HEADS, ""),
         companions=builder.companions(made.airflow_version, report),
         files={} if image else dag_files(project.root),
+        environment={} if image else environment_files(project.root),
         dags=pack_image(engine.api, made.reference, project.root, revision=revision.commit),
         revision=revision.commit,
         dirty=bool(revision.dirty),
     )
 
 
+def require_same_environment(current: Release, environment: Mapping[str, str]) -> None:
+    """Refuse DAGs alone where what they stand on has changed since the running release.
+
+    Args:
+        environment: see `environment_files`; empty where it is not known.
+
+    Raises:
+        GateError: it has changed.
+    """
+    before = current.environment
+    if not environment or not before:
+        return
+    changed = sorted(name for name in {*before, *environment} if before.get(name) != environment.get(name))
+    if changed:
+        raise GateError(
+            f"`--dags` does not bring what changed since release {current.id}: {', '.join(changed)}",
+            hint="`astro deploy` brings everything; `--skip-checks` deploys the DAGs all the same",
+        )
+
+
+def environment_files(root: Path) -> dict[str, str]:
+    """The files that DAGs stand on, each with a hash of its content: they reach a host in an image only."""
+    return _hashes(root, lambda name: name in ENVIRONMENT or name.startswith("plugins/"))
+
+
 def dag_files(root: Path) -> dict[str, str]:
     """The files below `dags` that go into the image, each with a hash of its content."""
+    return _hashes(root, lambda name: name.startswith("dags/"))
+
+
+def _hashes(root: Path, wanted: Callable[[str], bool]) -> dict[str, str]:
     return {
         file.name: hashlib.sha256(file.path.read_bytes()).hexdigest()[:12]
         for file in project_context(root)
-        if file.name.startswith("dags/") and file.path is not None and file.path.is_file()
+        if wanted(file.name) and file.path is not None and file.path.is_file()
     }

@@ -35,6 +35,7 @@ class Release:
         error: why it failed.
         rolled_back_to: the release that a rollback brought back.
         dags: digest of the DAG bundle, and of the files in it.
+        environment: files that DAGs stand on, such as requirements.txt, with a hash of each.
         base: the release whose services run it, where only DAGs were deployed.
     """
 
@@ -61,6 +62,7 @@ class Release:
     rolled_back_to: int | None = None
     dags: str = ""
     dags_content: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
     base: int | None = None
 
     @property

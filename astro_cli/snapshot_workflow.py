@@ -131,10 +131,9 @@ class Snapshots:
             )
             report.step("swap the databases")
             draft, copy = self._source(snapshot, found)
-            if snapshot.heads == found.present.heads:
-                copy = (*copy, *_with_jobs(draft))
             room = self._room(found, BEFORE_RESTORE, but=snapshot)
-            self._database.replace(draft, before.database, before.about(), room, first=copy)
+            first = (*copy, *_with_jobs(draft))
+            self._database.replace(draft, before.database, before.about(), room, first=first)
             self._state.remember(objects=snapshot.objects)
             self._renew_services(found.present, report)
         return Restored(snapshot, before, accepted)

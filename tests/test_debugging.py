@@ -186,6 +186,17 @@ def test_a_task_that_cannot_begin_any_more_ends_the_waiting(monkeypatch: pytest.
     assert engine.ended.is_set()
 
 
+@pytest.mark.parametrize(("clean", "guilty"), [("upstream_failed", "extract"), ("failed", "clean")])
+def test_the_failure_that_counts_is_what_stands_before_the_task_or_its_own(
+    monkeypatch: pytest.MonkeyPatch, clean: str, guilty: str
+):
+    monkeypatch.setattr(debugging, "LOOK_SECONDS", 0.05)
+    runs = fake()
+    runs.answers["/dags/etl/dagRuns/r1/taskInstances"] = tasks("failed", clean)
+    with pytest.raises(AstroError, match=f"failed in task `{guilty}`"):
+        debug(TalkingEngine({"type": "armed"}, stays=True), runs)
+
+
 def test_ctrl_c_says_that_the_run_goes_on_and_ends_the_waiting():
     engine = TalkingEngine({"type": "armed"}, LISTENING, stays=True)
 

@@ -74,6 +74,8 @@ def deploy(
                 )
                 return
             gates: list[str] = []
+            if dags and state.current is not None and not skip_checks:
+                release_build.require_same_environment(state.current, built.environment)
             if not skip_checks:
                 checks = Gates(app.docker.api, built.image_id, built.companions["postgres"])
                 checks.parse(report)

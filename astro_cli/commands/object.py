@@ -195,5 +195,6 @@ def _names(objects: Objects) -> dict[str, Any]:
 
 
 def counted(objects: Objects) -> str:
+    """Such as `2 connections, 1 variable, 0 pools`."""
     counts = [(len(names), collection) for collection, names in _names(objects).items()]
     return ", ".join(f"{n} {word if n != 1 else word.removesuffix('s')}" for n, word in counts)

@@ -94,7 +94,7 @@ class SwarmApi:
             "Spec": {
                 "Name": "default",
                 "Labels": {labels.MANAGED: "true"},
-                "Orchestration": {"TaskHistoryRetentionLimit": 3},
+                "Orchestration": {"TaskHistoryRetentionLimit": 8},
             },
         }
         try:

@@ -23,7 +23,7 @@ def test_a_run_keeps_its_dags_the_next_has_the_new_ones_and_a_rollback_brings_th
     live.deploy()
     assert live.run() == "one one"
     before, old = live.containers(), bundle_version(live)
-    in_flight = live.trigger(30)
+    in_flight = live.trigger(75)
     live.wait_for_task(in_flight, "running")
 
     live.write_version("two")
@@ -37,7 +37,7 @@ def test_a_run_keeps_its_dags_the_next_has_the_new_ones_and_a_rollback_brings_th
     assert told["changed"] is True
     assert live.task(in_flight)["state"] == "running"  # or the next lines prove nothing
     assert live.run() == "two two"
-    assert live.wait_for_run(in_flight) == "success"
+    assert live.wait_for_run(in_flight, 200) == "success"
     assert live.result(in_flight) == "one one"
 
     live.astro("deployment", "rollback")
@@ -69,6 +69,19 @@ def test_dags_that_cannot_be_imported_are_refused_and_those_of_before_stay(live:
         (live.astro.folder / "dags/broken.py").unlink()
     assert "broken.py" in " ".join(refused["details"])
     assert len(live.releases()) == number
+    assert live.run() == "good good"
+
+
+def test_dags_that_may_need_another_environment_are_refused_and_the_files_named(live: Deployed):
+    live.write_version("good")
+    live.deploy("--dags")
+    live.astro.write("plugins/extra.py", "WORD = 1\n")
+    live.write_version("better")
+    try:
+        refused = live.deploy("--dags", code=6)
+    finally:
+        (live.astro.folder / "plugins/extra.py").unlink()
+    assert "plugins/extra.py" in refused["message"]
     assert live.run() == "good good"
 
 

@@ -76,8 +76,8 @@ class Shout(BaseOperator):
 
 # Soon enough to notice if a stopped task would stop telling that it lives.
 HEARTBEATS = """
-AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC=2
-AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT=6
+AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC=3
+AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT=20
 AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL=2
 """
 
@@ -155,7 +155,7 @@ def test_a_debugger_stops_in_the_users_function_and_the_task_then_succeeds(shop:
         debugger.ask("next", threadId=frame["thread"])
         assert debugger.value("double", debugger.stopped()) == "40"
         # longer than the task may run, and than Airflow waits for a sign of life
-        time.sleep(12)
+        time.sleep(25)
         debugger.ask("continue", threadId=frame["thread"])
         said = finish(run)
     assert "stopped in second, dags/debugged.py:" in said
