@@ -43,7 +43,8 @@ DEBUGGER = "astro-debug"
 """The supervisor's `exec` knows this word on every engine (runtime/debugger.py)."""
 
 LOOK_SECONDS = 1.0
-END_SECONDS = 15.0
+END_SECONDS = 75.0
+"""More than Airflow waits for a debugger to let go of a failed task's output ([workers] socket_cleanup_timeout)."""
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,13 @@ class Deployer:
             self._say_unfinished(lock.unfinished)
             state = self._target.state()
             current = self._running(state)
+            left = lock.unfinished
+            if left is not None and (left.backup or not state.runs(current)):
+                lock.step(left.step, release=str(left.release or ""), backup=left.backup)
+                raise StrandedError(
+                    "a whole deploy ended in the middle, which DAGs alone do not finish",
+                    hint="`astro deploy` finishes it, `astro deployment rollback` undoes it",
+                )
             if not state.runs(current):
                 raise AstroError(
                     f"release {current.id} does not run as it should: DAGs alone do not help it",
@@ -537,6 +544,7 @@ class Deployer:
             raise StrandedError(
                 f"release {release.id} is unfinished: {message}",
                 hint="the lock stays; `astro deploy` finishes it, `astro deployment rollback` undoes it",
+                cause=cause,
             ) from cause
         previous = state.current
         try:
@@ -556,6 +564,7 @@ class Deployer:
             raise StrandedError(
                 f"release {release.id} failed ({message}), and going back failed as well: {exc}",
                 hint="`astro deployment ps` shows what runs; `astro deployment rollback` tries again",
+                cause=cause if isinstance(cause, AstroError) else Interrupted("interrupted"),
             ) from cause
         failed = replace(release, result=FAILED, error=message, seconds=round(seconds, 1))
         self._target.record(failed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from astro_cli import yamlfile
 from astro_cli.deploy.connect import open_target
-from astro_cli.deploy.secret_values import resolve_secrets
+from astro_cli.deploy.secret_values import resolve_certificate, resolve_secrets
 from astro_cli.deploy.stack import Names
 from astro_cli.deployment import Built, Deployer, DeployOptions
 from astro_cli.deployments import (
@@ -98,6 +98,10 @@ class Remote:
     def secrets(self) -> Secrets:
         """The values of its secrets."""
         return resolve_secrets(self.deployment, self._app.project.root, self._app.environ)
+
+    def certificate(self) -> Secrets:
+        """The value of its certificate alone; see `resolve_certificate`."""
+        return resolve_certificate(self.deployment, self._app.project.root, self._app.environ)
 
     def build(self, image: str | None, report: Report) -> Built:
         """The project's image, and what it is made of."""

@@ -192,7 +192,7 @@ def rollback(
 
     app = obj(ctx)
     remote = Remote(app, of)
-    secrets = remote.secrets()
+    secrets = remote.certificate()
     with app.console.progress() as report, remote.opened(report) as deployer:
         outcome = deployer.rollback(
             release, secrets, remote.options(wait=wait, lock_wait=lock_wait), restore=restore_database
@@ -301,7 +301,7 @@ def start(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) 
 
     app = obj(ctx)
     remote = Remote(app, name)
-    secrets = remote.secrets()
+    secrets = remote.certificate()
     with app.console.progress() as report, remote.opened(report) as deployer:
         release = deployer.start(secrets, remote.options(lock_wait=lock_wait))
     url = remote.deployment.publish.base_url
@@ -317,7 +317,7 @@ def rotate_keys(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait
 
     app = obj(ctx)
     remote = Remote(app, name)
-    secrets = remote.secrets()
+    secrets = remote.certificate()
     with app.console.progress() as report, remote.opened(report) as deployer:
         release = deployer.rotate_keys(secrets, remote.options(lock_wait=lock_wait))
     app.console.result(
@@ -351,7 +351,7 @@ def restore(
     if not app.confirm(f"Replace the metadata database of {remote.deployment.name} by {backup}?"):
         app.console.result({"restored": False}, lambda: app.console.line("nothing was changed"))
         return
-    secrets = remote.secrets()
+    secrets = remote.certificate()
     with app.console.progress() as report, remote.opened(report) as deployer:
         deployer.restore(backup, secrets, remote.options(lock_wait=lock_wait))
     app.console.result({"restored": True, "backup": backup}, lambda: app.console.line(f"restored {backup}"))

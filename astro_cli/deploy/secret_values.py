@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from astro_cli import process
 from astro_cli.deploy.target import Secrets
-from astro_cli.deployments import SECRET
+from astro_cli.deployments import BUNDLED, SECRET
 from astro_cli.envfile import load_env
 from astro_cli.errors import AstroError, ProjectError
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.deployments import Deployment
+
+
+def resolve_certificate(deployment: Deployment, root: Path, environ: Mapping[str, str]) -> Secrets:
+    """The certificate alone, for what changes no secret: a colleague may go back without knowing any.
+
+    Raises:
+        ProjectError: it has no value.
+    """
+    return resolve_secrets(replace(deployment, secrets=(), database=BUNDLED), root, environ)
 
 
 def resolve_secrets(deployment: Deployment, root: Path, environ: Mapping[str, str]) -> Secrets:

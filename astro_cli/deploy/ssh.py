@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,7 @@ class SshConnection:
             remote = self._remote_socket()
             self.socket = self._folder / "engine"
             self._tunnel = self._forward("-L", f"{self.socket}:{remote}", "tunnel")
-            if not wait_until(lambda: self.socket.exists() or None, seconds=READY_SECONDS, pause=0.05):
+            if not wait_until(lambda: _listens(self.socket) or None, seconds=READY_SECONDS, pause=0.05):
                 raise self._error("the connection was not ready in time")
         except BaseException:
             self.__exit__(None, None, None)
@@ -218,3 +219,13 @@ class SshConnection:
             hint=hint or f"try it by hand: `ssh {self._deployment.host.address}`",
             details=tuple(lines[:-1][-10:]),
         )
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody takes connections there; the socket's file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -91,6 +91,11 @@ def airflow_services() -> tuple[ServiceSpec, ...]:
     return (*(service for service in SERVICES if service.name != POSTGRES), JANITOR)
 
 
+def is_part_of(service: ServiceSpec, release: Release) -> bool:
+    """Whether a release has a service; the image of one that an older astro made may know nothing of it."""
+    return service is not JANITOR or "retention" in release.configuration
+
+
 def airflow_environment(names: Names, release: Release) -> dict[str, str]:
     """Plain variables of every Airflow process of a release."""
     configuration = release.configuration

@@ -255,13 +255,13 @@ class SwarmTarget:
         return VolumeStore(self.api.api, self.names.of("dags"), release.image, stack.dags_tag(release))
 
     def _ensure_network(self) -> None:
-        found = self.api.filtered("/networks", name=[f"^{self.names.prefix}$"])
-        if any(not self._has_my_labels(each.get("Labels") or {}) for each in found):
+        found = self._inspect("networks", self.names.prefix)
+        if found is not None and not self._has_my_labels(found.get("Labels") or {}):
             raise AstroError(
                 f"the host already has a network `{self.names.prefix}`, which is not this deployment's",
                 hint="give the deployment or the project another name",
             )
-        if not found:
+        if found is None:
             body = {"Driver": "overlay", "Attachable": True, "CheckDuplicate": True}
             body |= {"Name": self.names.prefix, "Labels": self.names.labels}
             self.api.call("POST", "/networks/create", body=body)
@@ -289,7 +289,7 @@ class SwarmTarget:
         spec = proxy_container(release.companions[PROXY], publish, certificate)
         mark = _short_hash(spec.config_hash + publish["bind"])
         name = self.names.of(PROXY)
-        found = self._inspect(name)
+        found = self._inspect("containers", name)
         if found is not None:
             if (
                 found["Config"]["Labels"].get(labels.CONFIG_HASH + ".proxy") == mark
@@ -312,9 +312,11 @@ class SwarmTarget:
                     hint="choose another with `publish: {port: …}` in .astro/config.yaml",
                 ) from exc
 
-    def _inspect(self, container: str) -> dict[str, Any] | None:
+    def _inspect(self, kind: str, name: str) -> dict[str, Any] | None:
+        """A container or network of that name, or None."""
+        path = f"/{kind}/{name}/json" if kind == "containers" else f"/{kind}/{name}"
         try:
-            return dict(self.api.call("GET", f"/containers/{container}/json"))
+            return dict(self.api.call("GET", path))
         except RefusedError as exc:
             if exc.status == NOT_FOUND:
                 return None
@@ -382,7 +384,10 @@ class SwarmTarget:
     def roll(self, release: Release, services: Sequence[str], lock: Lock, seconds: float) -> None:
         """Replace services by those of a release, and wait until each of them runs healthy."""
         ids = self._store.ids()
-        rows = [service for service in stack.airflow_services() if service.name in services]
+        named = [service for service in stack.airflow_services() if service.name in services]
+        rows = [service for service in named if stack.is_part_of(service, release)]
+        for service in set(named) - set(rows):
+            self.api.remove_service(self.names.of(service.name))
         for service in rows:
             self.api.put_service(stack.airflow_service(self.names, service, release, ids))
         self._wait([service.name for service in rows], release.serving, lock, seconds)
@@ -417,13 +422,15 @@ class SwarmTarget:
             if task["Status"]["State"] in ("failed", "rejected", "complete")
             and parse_time(task["CreatedAt"]) >= began
         ]
-        if len(dead) >= DEATHS:
-            raise self._roll_error(name, release, f"died {len(dead)} times")
+        replicas = service["Spec"]["Mode"]["Replicated"]["Replicas"]
+        update = (service.get("UpdateStatus") or {}).get("State")
+        # A single one is started again and may come up; of several, a paused update would replace no other.
+        if len(dead) >= (1 if replicas > 1 and update == "paused" else DEATHS):
+            raise self._roll_error(name, release, f"died {len(dead)} time{'s' if len(dead) > 1 else ''}")
         running = sum(
             task["Status"]["State"] == "running" and task["DesiredState"] == "running" for task in tasks
         )
-        updating = (service.get("UpdateStatus") or {}).get("State") == "updating"
-        return running >= service["Spec"]["Mode"]["Replicated"]["Replicas"] and not updating
+        return running >= replicas and update != "updating"
 
     def _roll_error(self, name: str, release: int | None, what: str) -> RollError:
         tasks = [
@@ -475,7 +482,7 @@ class SwarmTarget:
             time.sleep(LOOK_SECONDS)
 
     def _remove_proxy(self) -> None:
-        found = self._inspect(self.names.of(PROXY))
+        found = self._inspect("containers", self.names.of(PROXY))
         if found is not None:
             with self.api.reached():
                 self.api.api.stop_container(found["Id"], 10)
@@ -495,8 +502,7 @@ class SwarmTarget:
             self._remove_containers()
             for volume in self._volumes():
                 self.api.api.remove_volume(volume)
-            for network in self.api.filtered("/networks", name=[f"^{self.names.prefix}$"]):
-                self._remove_network(network["Id"])
+            self._remove_network(self.names.prefix)
         for kind in ("secrets", "configs"):
             for name, each in self.api.stored(kind, self._label).items():
                 if self._is_mine(each):
@@ -575,7 +581,7 @@ class SwarmTarget:
                 if _container_of(task) and (alive or row.name not in containers):
                     name = row.name if row.name not in containers else f"{row.name}.{len(containers)}"
                     containers[name] = _container_of(task)
-        proxy = self._inspect(self.names.of(PROXY))
+        proxy = self._inspect("containers", self.names.of(PROXY))
         if proxy is not None and (not query.services or PROXY in query.services):
             containers[PROXY] = proxy["Id"]
         with self.api.reached():

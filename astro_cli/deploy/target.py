@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from astro_cli.errors import AstroError, TargetError
+from astro_cli.errors import AstroError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +23,16 @@ class RollError(AstroError):
     exit_code = 5
 
 
-class StrandedError(TargetError):
-    """A deploy ended in the middle and could not go back: its lock stays, and says to the next what was begun."""
+class StrandedError(AstroError):
+    """A deploy ended in the middle and could not go back: its lock stays, and says to the next what was begun.
+
+    It is of the kind of its cause: a lost connection, or a service that did not come up.
+    """
+
+    def __init__(self, message: str, *, hint: str, cause: AstroError) -> None:
+        super().__init__(message, hint=hint, details=cause.details)
+        self.code = cause.code
+        self.exit_code = cause.exit_code
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NAME = "prod"
 PORT = 8080
 SECRET_NAME, SECRET = "SHOP_TOKEN", "canary-5c1f0e7a9b"  # no output, file or record may hold the value
+CONTAINERS = 6  # four of Airflow's, the database, the proxy
 DAG = '''\
 """One task that takes its time, and one that says which code it is."""
 
@@ -191,10 +192,13 @@ class Deployed:
         assert code == 0, output.decode()
         return output.decode().strip()
 
-    def containers(self) -> dict[str, str]:
-        """Every running container: its id and when it began."""
+    def containers(self, seconds: float = 150) -> dict[str, str]:
+        """Every running container, once old schedulers have ended: its id and when it began."""
+        end = time.monotonic() + seconds
         with self.host.engine() as engine:
-            return {str(each.id): each.attrs["State"]["StartedAt"] for each in engine.containers.list()}
+            while len(found := engine.containers.list()) > CONTAINERS and time.monotonic() < end:
+                time.sleep(1)
+            return {str(each.id): each.attrs["State"]["StartedAt"] for each in found}
 
     def objects(self) -> set[str]:
         """Every service, secret, config, volume and network there is."""

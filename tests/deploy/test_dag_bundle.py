@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -215,21 +217,77 @@ def test_airflow_does_not_believe_an_authority_that_it_was_not_given(tmp_path):
 
 def read(folder: Path, server: RegistryServer, password: str, *, ca: str | None = None) -> str:
     """What the script READ says last, run without an Airflow: only the names that it imports are there."""
-    stub = folder / "stub/airflow/dag_processing/bundles/base.py"
-    stub.parent.mkdir(parents=True, exist_ok=True)
-    stub.write_text("class BaseDagBundle: pass\nclass BundleVersion: pass\n")
     login = folder / "login.json"
     login.write_text(json.dumps({"username": USER, "password": password}))
     authority = str(server.certificate or "") if ca is None else ca
     url = f"{'https' if server.certificate else 'http'}://{server.host}"
     options = {"url": url, "login": str(login), "ca": authority}
+    return without_airflow(folder, READ, json.dumps(options)).splitlines()[-1]
+
+
+STUB = """
+from pathlib import Path
+
+class BundleVersion:
+    def __init__(self, version):
+        self.version = version
+
+class BaseDagBundle:
+    def __init__(self, *, name, version=None, storage):
+        self.name, self.version, self.base_dir = name, version, Path(storage)
+        self.versions_dir = self.base_dir / "versions"
+
+    def initialize(self):
+        pass
+"""
+
+
+def without_airflow(folder: Path, script: str, *arguments: str) -> str:
+    """What a script says that imports `astro_bundle`, with no more of Airflow than its names."""
+    stub = folder / "stub/airflow/dag_processing/bundles/base.py"
+    stub.parent.mkdir(parents=True, exist_ok=True)
+    stub.write_text(STUB)
     done = subprocess.run(
-        [sys.executable, "-c", READ, json.dumps(options)],
+        [sys.executable, "-c", script, *arguments],
         env={"PYTHONPATH": f"{INSIDE_FOLDER}:{folder / 'stub'}"},
         capture_output=True,
         text=True,
     )
-    return (done.stdout + done.stderr).strip().splitlines()[-1]
+    return (done.stdout + done.stderr).strip()
+
+
+FULL = """
+import sys
+from astro_bundle import AstroDagBundle
+
+store, storage, new = sys.argv[1:]
+bundle = AstroDagBundle(name="dags", tag="t", folder=store, storage=storage)
+bundle.initialize()
+old = bundle.get_current_version().version
+open(f"{store}/tags/t", "w").write(new)
+bundle.refresh()
+print(bundle.get_current_version().version == old, [path.name == old for path in bundle.versions_dir.iterdir()])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
+def test_a_full_disk_leaves_the_last_version_in_service_and_nothing_half_unpacked(tmp_path):
+    for folder in ("disk", "store/blobs", "store/tags"):
+        (tmp_path / folder).mkdir(parents=True)
+    store, disk, versions = tmp_path / "store", tmp_path / "disk", []
+    for letter, size in (("A", 100), ("B", 600_000)):
+        bundle = pack(project(tmp_path / letter, {"dags/a.py": os.urandom(size).hex()}))
+        for content in (bundle.manifest, bundle.layer):
+            (store / "blobs" / hashlib.sha256(content).hexdigest()).write_bytes(content)
+        versions.append(bundle.digest.removeprefix("sha256:"))
+    (store / "tags/t").write_text(versions[0])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", disk], check=True)
+    try:
+        told = without_airflow(tmp_path, FULL, str(store), str(disk), versions[1])
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert "No space left on device" in told
+    assert "True [True]" in told.splitlines()
 
 
 # a real Airflow
@@ -295,10 +353,16 @@ class Site:
 
     def seconds_until(self, done: Callable[[], bool], most: float) -> float:
         began = time.monotonic()
-        while not done():
+        while not self._is(done):
             assert time.monotonic() - began < most, f"not within {most} seconds"
             time.sleep(0.2)
         return time.monotonic() - began
+
+    def _is(self, done: Callable[[], bool]) -> bool:
+        try:
+            return done()
+        except httpx.TimeoutException:  # a machine with too much to do
+            return False
 
     def result(self, run_id: str) -> str:
         path = f"/api/v2/dags/letters/dagRuns/{run_id}/taskInstances/second/xcomEntries/return_value"
@@ -451,7 +515,7 @@ def bundle(version=None):
 
 shutil.rmtree(bundle().base_dir, ignore_errors=True)
 astro_bundle.PAUSE = 0
-good = publish([member("dags/a.py")])
+good = publish([member("dags/a.py"), member("/tmp/escaped.py")])  # a leading / is left out, as tar does
 first = bundle()
 first.initialize()
 assert first.get_current_version().version == good
@@ -459,7 +523,6 @@ assert (first.path / "a.py").read_text() == "x = 1"
 
 bad = {
     "leaves the folder": dict(members=[member("../escaped.py")]),
-    "is absolute": dict(members=[member("/tmp/escaped.py")]),
     "links out": dict(members=[member("dags/out", tarfile.SYMTYPE, "../../../etc/passwd")]),
     "is a device": dict(members=[member("dags/null", tarfile.CHRTYPE, "x")]),
     "layer is damaged": dict(members=[member("dags/b.py")], layer=b"something else"),

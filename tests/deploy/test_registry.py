@@ -164,12 +164,14 @@ def test_a_blob_is_sent_once_and_another_repository_mounts_it(tmp_path):
 
 
 def test_tokens_are_asked_for_with_no_more_rights_than_needed(tmp_path):
-    with RegistryServer(tmp_path, tokens=True) as server:
-        with Registry(server.host, Credentials(USER, PASSWORD), environ={}) as registry:
-            registry.digest("team/x", "one")
-            assert server.token_scopes == ["repository:team/x:pull"]
-            registry.put_blob("team/x", b"data")
-            assert server.token_scopes == ["repository:team/x:pull", "repository:team/x:pull,push"]
+    with (
+        RegistryServer(tmp_path, tokens=True) as server,
+        Registry(server.host, Credentials(USER, PASSWORD), environ={}) as registry,
+    ):
+        registry.digest("team/x", "one")
+        assert server.token_scopes == ["repository:team/x:pull"]
+        registry.put_blob("team/x", b"data")
+        assert server.token_scopes == ["repository:team/x:pull", "repository:team/x:pull,push"]
 
 
 @pytest.mark.parametrize("kind", ["password", "tokens"])
@@ -178,9 +180,9 @@ def test_a_wrong_or_missing_login_is_said_with_the_way_to_log_in(tmp_path, kind,
     with (
         RegistryServer(tmp_path, **{kind: True}) as server,
         Registry(server.host, login, environ={}) as registry,
+        pytest.raises(TargetError) as caught,
     ):
-        with pytest.raises(TargetError) as caught:
-            registry.put_blob("team/x", b"data")
+        registry.put_blob("team/x", b"data")
     what = "wants a login" if login is None else "refused the login"
     assert caught.value.message.startswith(f"{server.host} {what}: ")
     assert caught.value.exit_code == 7
@@ -190,10 +192,12 @@ def test_a_wrong_or_missing_login_is_said_with_the_way_to_log_in(tmp_path, kind,
 
 def test_an_unknown_authority_is_said_at_once(tmp_path):
     clock = FakeClock()
-    with RegistryServer(tmp_path, tls=True) as server:
-        with Registry(server.host, None, environ={}, clock=clock) as registry:
-            with pytest.raises(TargetError, match="is not trusted") as caught:
-                registry.put_blob("team/x", b"data")
+    with (
+        RegistryServer(tmp_path, tls=True) as server,
+        Registry(server.host, None, environ={}, clock=clock) as registry,
+        pytest.raises(TargetError, match="is not trusted") as caught,
+    ):
+        registry.put_blob("team/x", b"data")
     assert "SSL_CERT_FILE" in str(caught.value.hint)
     assert clock.slept == []
 
@@ -209,9 +213,11 @@ def test_plain_http_is_spoken_on_loopback_alone(tmp_path):
     with RegistryServer(tmp_path, everywhere=True) as server:
         with Registry(f"{address}:{server.port}", None, environ={}) as registry:
             registry.put_blob("team/x", b"data")
-        with Registry(f"{own_address()}:{server.port}", None, environ={}, clock=FakeClock()) as registry:
-            with pytest.raises(TargetError, match="cannot be reached") as caught:
-                registry.put_blob("team/x", b"data")
+        with (
+            Registry(f"{own_address()}:{server.port}", None, environ={}, clock=FakeClock()) as registry,
+            pytest.raises(TargetError, match="cannot be reached") as caught,
+        ):
+            registry.put_blob("team/x", b"data")
     assert "without TLS" in str(caught.value.hint)
 
 
@@ -244,9 +250,11 @@ def test_a_registry_that_comes_back_within_the_tries_gets_the_blob(tmp_path):
 
 def test_a_registry_that_stays_down_is_said_after_the_last_try(tmp_path):
     server, clock = RegistryServer(tmp_path), FakeClock()
-    with Registry(server.host, None, environ={}, clock=clock) as registry:
-        with pytest.raises(TargetError, match=f"the registry {server.host} cannot be reached") as caught:
-            registry.put_blob("team/x", b"data")
+    with (
+        Registry(server.host, None, environ={}, clock=clock) as registry,
+        pytest.raises(TargetError, match=f"the registry {server.host} cannot be reached") as caught,
+    ):
+        registry.put_blob("team/x", b"data")
     assert clock.slept == [0.5, 1.5, 4.0]
     assert "HTTPS_PROXY" in str(caught.value.hint)
 
@@ -260,9 +268,12 @@ DENIED = refusal(
 
 @pytest.mark.parametrize(("answer", "hint"), [(TOO_LARGE, "client_max_body_size"), (DENIED, "write access")])
 def test_a_refused_upload_is_said_with_its_cause(answer, hint):
-    with RefusingServer(answer) as host, Registry(host, None, environ={}, clock=FakeClock()) as registry:
-        with pytest.raises(TargetError) as caught:
-            registry.put_blob("team/x", b"data")
+    with (
+        RefusingServer(answer) as host,
+        Registry(host, None, environ={}, clock=FakeClock()) as registry,
+        pytest.raises(TargetError) as caught,
+    ):
+        registry.put_blob("team/x", b"data")
     assert caught.value.message.startswith(f"{host} refused: ")
     assert hint in str(caught.value.hint)
 
@@ -270,9 +281,12 @@ def test_a_refused_upload_is_said_with_its_cause(answer, hint):
 def test_a_registry_that_answers_with_its_own_trouble_is_tried_again(tmp_path):
     clock = FakeClock()
     answer = refusal("503 Service Unavailable", "Retry-After: 9")
-    with RefusingServer(answer) as host, Registry(host, None, environ={}, clock=clock) as registry:
-        with pytest.raises(TargetError, match="503"):
-            registry.put_blob("team/x", b"data")
+    with (
+        RefusingServer(answer) as host,
+        Registry(host, None, environ={}, clock=clock) as registry,
+        pytest.raises(TargetError, match="503"),
+    ):
+        registry.put_blob("team/x", b"data")
     assert clock.slept == [9.0, 9.0, 9.0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,6 +100,14 @@ def test_the_scheduler_may_finish_its_tasks():
 
 def test_old_logs_and_history_go_after_the_days_of_the_configuration():
     assert container(services()["janitor"])["Args"][-3:] == ["/opt/airflow/logs", "30", "90"]
+
+
+def test_a_release_that_knew_no_janitor_has_none():
+    old = replace(release(), configuration={"replicas": {}})
+
+    parts = [service.name for service in stack.airflow_services() if stack.is_part_of(service, old)]
+
+    assert parts == ["api-server", "scheduler", "dag-processor", "triggerer"]
 
 
 def test_replicas_and_limits_are_those_of_the_configuration():

@@ -38,6 +38,7 @@ class FakeTarget:
         self.unfinished: Unfinished | None = None
         self.secrets_differ: tuple[str, ...] = ()
         self.dags: dict[int, str] = {}
+        self.marks: dict[str, str] = {}
 
     def _do(self, what: str) -> None:
         self.done.append(what)
@@ -64,7 +65,7 @@ class FakeTarget:
         self.done.append("unlock")
 
     def step(self, name: str, **marks: str) -> None:
-        pass
+        self.marks = {"step": name, **marks}
 
     def beat(self) -> None:
         pass
@@ -330,6 +331,18 @@ def test_a_lost_connection_leaves_the_lock_for_the_next_one(deployer, target, bu
     assert len(target.releases) == 1
 
 
+def test_where_going_back_fails_as_well_the_lock_stays_and_the_cause_is_told(deployer, target, built):
+    deployed(deployer, target, built)
+    target.fails["roll others to 2"] = RollError("scheduler died", details=("last line",))
+    target.fails["roll all to 1"] = RollError("api-server died")
+
+    error = failure(deployer, newer(built))
+
+    assert "scheduler died), and going back failed as well: api-server died" in error.message
+    assert (error.exit_code, error.details) == (5, ("last line",))
+    assert "unlock" not in target.done
+
+
 def test_after_a_crash_the_next_deploy_says_what_it_found_and_finishes(target, built):
     report = RecordingReport()
     deployer = Deployer(DEPLOYMENT, target, report)
@@ -510,3 +523,13 @@ def test_dags_alone_need_a_release_whose_services_run(deployer, target, built):
     target.running["scheduler"] = 0
     with pytest.raises(AstroError, match="does not run as it should"):
         deployer.deploy_dags(built, OPTIONS)
+
+
+def test_dags_alone_leave_what_a_killed_deploy_began_to_those_that_can_finish_it(deployer, target, built):
+    deployed(deployer, target, built)
+    target.unfinished = Unfinished("me", "astro deploy", "roll", 2, "before-release-000002.dump")
+
+    with pytest.raises(StrandedError, match="ended in the middle"):
+        deployer.deploy_dags(built, OPTIONS)
+    assert target.done == ["lock"]  # and no "unlock"
+    assert target.marks == {"step": "roll", "release": "2", "backup": "before-release-000002.dump"}

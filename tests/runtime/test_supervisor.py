@@ -247,7 +247,16 @@ def test_a_reader_of_the_status_never_sees_half_of_it(make: Callable[..., Run]) 
     seen: set[float] = set()
     while len(seen) < 5 and time.monotonic() < end:
         status = json.loads((run.folder / "status.json").read_text())
-        assert set(status) == {"version", "updated_at", "pid", "memory", "database", "message", "services"}
+        assert set(status) == {
+            "version",
+            "started_at",
+            "updated_at",
+            "pid",
+            "memory",
+            "database",
+            "message",
+            "services",
+        }
         seen.add(status["updated_at"])
     assert len(seen) == 5
 
