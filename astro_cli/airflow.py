@@ -125,6 +125,7 @@ def deployed_environment(
     """
     own = {
         "AIRFLOW_HOME": HOME,
+        "AIRFLOW_CONFIG": "/tmp/airflow.cfg",  # noqa: S108 - the container's, which may write nowhere else
         "AIRFLOW__API__BASE_URL": base_url,
         "AIRFLOW__API__EXPOSE_CONFIG": "False",
         "AIRFLOW__API__INSTANCE_NAME": instance_name,

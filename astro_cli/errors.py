@@ -14,8 +14,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class AstroError(Exception):
     """An expected failure: one sentence, a way out, and what is worth reading below them.
@@ -26,8 +24,8 @@ class AstroError(Exception):
         details: lines to show under the message, such as the last lines of a service.
     """
 
-    code: ClassVar[str] = "failed"
-    exit_code: ClassVar[int] = 1
+    code: str = "failed"
+    exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str | None = None, details: tuple[str, ...] = ()) -> None:
         super().__init__(message)

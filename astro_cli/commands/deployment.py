@@ -264,7 +264,7 @@ def unlock(ctx: typer.Context, name: Deployment = None) -> None:
     app.console.result({"unlocked": left is not None, "unfinished": asdict(left) if left else None}, show)
 
 
-def destroy(ctx: typer.Context, name: Deployment = None) -> None:
+def destroy(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) -> None:
     """Remove a deployment from its host with all its data; the configuration stays."""
     from astro_cli.remote import Remote
 
@@ -277,7 +277,7 @@ def destroy(ctx: typer.Context, name: Deployment = None) -> None:
         app.console.result({"removed": False}, lambda: app.console.line("nothing was removed"))
         return
     with app.console.progress() as report, remote.target() as target:
-        target.destroy(report)
+        target.destroy(report, lock_wait)
     app.console.result({"removed": True}, lambda: app.console.line(f"{wanted.name} is removed from its host"))
 
 

@@ -49,10 +49,10 @@ _ENGINE_PLAIN_HINT = (
 _WORDS = (
     (r"x509|certificate", _ENGINE_TRUST_HINT, False),
     (r"HTTP response to HTTPS client", _ENGINE_PLAIN_HINT, False),
-    (r"413|too large", SIZE_HINT, False),
-    (r"unauthorized|authentication required|no basic auth credentials|401", LOGIN_HINT, False),
-    (r"denied|forbidden|403", DENIED_HINT, False),
-    (r"toomanyrequests|429|\b50[0234]\b|unavailable|bad gateway", None, True),
+    (r"\b413\b|too large", SIZE_HINT, False),
+    (r"unauthorized|authentication required|no basic auth credentials|\b401\b", LOGIN_HINT, False),
+    (r"denied|forbidden|\b403\b", DENIED_HINT, False),
+    (r"toomanyrequests|\b429\b|\b50[0234]\b|unavailable|bad gateway", None, True),
     (r"refused|reset|timeout|timed out|EOF|broken pipe|no such host|unreachable|closed", REACH_HINT, True),
 )
 
@@ -142,8 +142,9 @@ def _follow(told: Iterable[Mapping[str, Any]], report: Report) -> tuple[str, str
 
 
 def _explained(host: str, text: str) -> tuple[AstroError, bool]:
+    said = re.sub(r":\d+\b", "", text)  # a port is no status
     for words, hint, passes in _WORDS:
-        if re.search(words, text, re.IGNORECASE):
+        if re.search(words, said, re.IGNORECASE):
             filled = hint.format(host=host) if hint else None
             return TargetError(f"{host} did not take the image: {text}", hint=filled), passes
     return TargetError(f"{host} did not take the image: {text}"), False

@@ -29,6 +29,7 @@ AIRFLOW_USER, AIRFLOW_UID, POSTGRES_UID = "50000:0", "50000", "999"
 GRACE_SECONDS = 30
 DAGS_FOLDER = "/run/astro/dags"
 """Where containers see the published versions of the DAGs."""
+TMP_BYTES = 256 * 1024**2
 SECRET_FOLDER = "/run/secrets/astro"  # noqa: S105 - a folder
 LOG_DRIVER = {"Name": "json-file", "Options": {"max-size": "10m", "max-file": "3"}}
 
@@ -44,7 +45,7 @@ LOGIN = "login"
 PASSWORD = "database"  # noqa: S105 - a role
 """The bundled database's password."""
 ADDRESS = "address"
-"""The database's address for Postgres' own programs."""
+"""The database's address for Postgres' own programs, and its password in a second line."""
 
 _AIRFLOW_SECRETS = {
     KEYS: f"{SECRET_FOLDER}/keys.json",
@@ -139,6 +140,8 @@ def airflow_service(
         container["Healthcheck"] = _health(f"{API_URL}{airflow.HEALTH_PATH}")
     if service.name == "scheduler":
         container["Healthcheck"] = _health(SCHEDULER_HEALTH)
+    if service.name in (API_SERVER, JANITOR.name):  # no task runs there, which may write where it likes
+        _make_read_only(container)
     grace = configuration["drain"] if service.name == "scheduler" else GRACE_SECONDS
     container["StopGracePeriod"] = grace * SECOND
     return _service(
@@ -191,13 +194,14 @@ def postgres_service(
         "CapabilityDrop": ["ALL"],
         "StopGracePeriod": 60 * SECOND,
         "Healthcheck": {
-            "Test": ["CMD", "pg_isready", "-q", "-d", "airflow"],
+            "Test": ["CMD", "pg_isready", "-q", "-h", "/tmp", "-d", "airflow"],  # noqa: S108 - the container's
             "Interval": 5 * SECOND,
             "Timeout": 5 * SECOND,
             "Retries": 6,
             "StartPeriod": 60 * SECOND,
         },
     }
+    _make_read_only(container)
     return _service(
         names, POSTGRES, container, release=None, limits=release.configuration["resources"].get(POSTGRES)
     )
@@ -206,17 +210,30 @@ def postgres_service(
 def postgres_job(
     names: Names, role: str, release: Release, ids: Mapping[str, str], script: str
 ) -> dict[str, Any]:
-    """A job that runs a shell script with Postgres' own programs; the database's address is `$DATABASE`."""
+    """A job that runs a shell script with Postgres' own programs; the database's address is `$DATABASE`.
+
+    The password is in the environment: arguments can be read by everybody on the machine.
+    """
+    read = (
+        f"{{ read -r DATABASE || :; read -r PGPASSWORD || :; }} <{SECRET_FOLDER}/address; export PGPASSWORD"
+    )
     container = {
         "Image": release.companions["postgres"],
         "Labels": names.labels,
         "User": f"{POSTGRES_UID}:{POSTGRES_UID}",
-        "Args": ["sh", "-euc", f"umask 077; DATABASE=$(cat {SECRET_FOLDER}/address); {script}"],
+        "Args": ["sh", "-euc", f"umask 077; {read}; {script}"],
         "Mounts": [_volume(names, "backups", "/backups")],
         "Secrets": [_secret(ADDRESS, f"{SECRET_FOLDER}/address", release, ids, POSTGRES_UID)],
         "CapabilityDrop": ["ALL"],
     }
     return _job(names, role, container)
+
+
+def _make_read_only(container: dict[str, Any]) -> None:
+    """Nothing can be written but volumes and /tmp, which lives in memory."""
+    container["ReadOnly"] = True
+    memory = {"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": {"SizeBytes": TMP_BYTES}}  # noqa: S108
+    container["Mounts"] = [*container["Mounts"], memory]
 
 
 def _airflow_container(names: Names, release: Release, ids: Mapping[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from astro_cli.deploy import stack, swarm_lock
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
 from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
 from astro_cli.deploy.swarm_api import SwarmApi, config_text, parse_time
-from astro_cli.deploy.swarm_secrets import SecretStore
+from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.errors import AstroError, TargetError
 from astro_cli.image import images_folder
@@ -50,6 +50,7 @@ FIRST_PORT = 18_080
 """On this machine, for the way to a deployment's API."""
 NOT_FOUND = 404
 RELEASE_KIND = "release"
+CERTIFICATE = "astro.digest.certificate"
 
 _HEADS = (
     "psql -qAt \"$DATABASE\" -c 'SELECT 1' >/dev/null; "
@@ -62,7 +63,12 @@ _RESTORE = (
     '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
 )
 # A deployment's database keeps what it has confirmed, unlike a sandbox's.
-_POSTGRES_SETTINGS = "\nsynchronous_commit = on\nmax_connections = 200\nshared_buffers = 128MB\n"
+_POSTGRES_SETTINGS = """
+synchronous_commit = on
+max_connections = 200
+shared_buffers = 128MB
+unix_socket_directories = '/tmp'
+"""
 
 
 class SwarmTarget:
@@ -139,7 +145,12 @@ class SwarmTarget:
 
     def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
         """Names whose values differ from what the engine has."""
-        return self._store.changed(secrets)
+        changed = self._store.changed(secrets)
+        proxy = self._inspect("containers", self.names.of(PROXY))
+        if secrets.certificate and proxy is not None:
+            known = proxy["Config"]["Labels"].get(CERTIFICATE, "")
+            return changed if is_digest_of(secrets.certificate, known) else (*changed, "certificate")
+        return changed
 
     # lock and records
 
@@ -299,6 +310,8 @@ class SwarmTarget:
             self._remove_proxy()
         report.step("start the proxy")
         marks = {**self.names.labels, labels.SERVICE: PROXY, labels.CONFIG_HASH + ".proxy": mark}
+        if certificate:
+            marks[CERTIFICATE] = digest_of(certificate)
         with self.api.reached():
             container = self.api.api.create_container(
                 spec, name=name, network=self.names.prefix, labels=marks, bind=publish["bind"], keep=True
@@ -488,27 +501,44 @@ class SwarmTarget:
                 self.api.api.stop_container(found["Id"], 10)
                 self.api.api.remove_container(found["Id"])
 
-    def destroy(self, report: Report) -> None:
-        """Remove everything of the deployment, data included; a swarm without another one ends as well."""
+    def destroy(self, report: Report, wait: float) -> None:
+        """Remove everything of the deployment, data included; a swarm without another one ends as well.
+
+        Raises:
+            LockedError: somebody is at work there.
+        """
         if not self.api.is_swarm:
             return
-        report.step("remove services")
-        for name, service in self.api.services(self._label).items():
-            if self._is_mine(service):
-                self.api.remove_service(name)
-        self._remove_proxy()
-        report.step("remove data")
+        with self.lock("astro deployment destroy", wait):
+            report.step("remove services")
+            for name, service in self.api.services(self._label).items():
+                if self._is_mine(service):
+                    self.api.remove_service(name)
+            self._remove_proxy()
+            report.step("remove data")
+            self._remove_data()
+        if not self.api.stored("configs", labels.DEPLOYMENT) and not self.api.services(labels.DEPLOYMENT):
+            self.api.call("POST", "/swarm/leave", force="true")
+            self._remove_quietly("/networks/docker_gwbridge")
+
+    def _remove_data(self) -> None:
+        releases = self._releases()
         with self.api.reached():
             self._remove_containers()
             for volume in self._volumes():
                 self.api.api.remove_volume(volume)
-            self._remove_network(self.names.prefix)
+        self._remove_network(self.names.prefix)
+        for image in {image for each in releases for image in (each.image, *each.companions.values())}:
+            self._remove_quietly(f"/images/{image}")
         for kind in ("secrets", "configs"):
             for name, each in self.api.stored(kind, self._label).items():
-                if self._is_mine(each):
+                if self._is_mine(each) and name != self.names.of("lock"):
                     self.api.forget(kind, name)
-        if not self.api.stored("configs", labels.DEPLOYMENT) and not self.api.services(labels.DEPLOYMENT):
-            self.api.call("POST", "/swarm/leave", force="true")
+
+    def _remove_quietly(self, path: str) -> None:
+        """Remove what others may still use; then it stays."""
+        with suppress(RefusedError):
+            self.api.call("DELETE", path)
 
     def _remove_containers(self) -> None:
         """Remove what is left of ended containers, which would hold on to volumes."""
@@ -608,8 +638,7 @@ class SwarmTarget:
         gone, kept = live[:-keep], live[-keep:]
         images = {reference for each in kept for reference in (each.image, *each.companions.values())}
         for reference in {each.image for each in gone} - images:
-            with suppress(RefusedError):
-                self.api.call("DELETE", f"/images/{reference}")
+            self._remove_quietly(f"/images/{reference}")
         needed = {name for each in kept for name in each.secrets.values()}
         for name, each in self._store.stored().items():
             if name not in needed and each["Spec"]["Labels"].get("astro.role") == stack.USER:

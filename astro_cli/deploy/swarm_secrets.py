@@ -11,6 +11,7 @@ import hmac
 import json
 import secrets as randomness
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from astro_cli import labels
 from astro_cli.airflow import ADMIN, private_environment
@@ -65,7 +66,9 @@ class SecretStore:
         """Names of the user's secrets that the engine has not, has with another value, or has too many."""
         found = self.newest(stack.USER)
         known = _digests(found) if found else {}
-        changed = [name for name, value in secrets.user.items() if not _same(value, known.get(name, ""))]
+        changed = [
+            name for name, value in secrets.user.items() if not is_digest_of(value, known.get(name, ""))
+        ]
         if secrets.database and not self._has_address(secrets.database):
             changed.append("database")
         return tuple(sorted({*changed, *(set(known) - set(secrets.user))}))
@@ -123,7 +126,7 @@ class SecretStore:
         plain = url.replace("postgresql+psycopg2://", "postgresql://").replace("+asyncpg://", "://")
         values = {
             stack.CONNECTION: json.dumps({CONNECTION_VARIABLE: url}),
-            stack.ADDRESS: plain,
+            stack.ADDRESS: address_and_password(plain),
             stack.PASSWORD: password,
         }
         digests = {"database": address} if address else {}
@@ -131,7 +134,7 @@ class SecretStore:
 
     def _has_address(self, address: str) -> bool:
         found = self.newest(stack.CONNECTION)
-        return found is not None and _same(address, _digests(found).get("database", ""))
+        return found is not None and is_digest_of(address, _digests(found).get("database", ""))
 
     def _make(
         self, role: str, value: str, digests: Mapping[str, str] | None = None, *, number: int | None = None
@@ -141,9 +144,20 @@ class SecretStore:
             number = 1 + (int(_marks(found)[NUMBER]) if found else 0)
         name = self._names.of(f"{role}-{number}")
         marks = {**self._names.labels, ROLE: role, NUMBER: str(number)}
-        marks |= {f"{DIGEST}{key}": _digest(text) for key, text in (digests or {}).items()}
+        marks |= {f"{DIGEST}{key}": digest_of(text) for key, text in (digests or {}).items()}
         self._api.store("secrets", name, value, marks)
         return name
+
+
+def address_and_password(address: str) -> str:
+    """A database's address without its password, and the password in a line of its own.
+
+    Postgres' programs take the address as an argument, which everybody on the machine can read, the password not.
+    """
+    parts = urlsplit(address)
+    login, at, place = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    return f"{parts._replace(netloc=f'{user}{at}{place}').geturl()}\n{unquote(password)}\n"
 
 
 def _marks(stored: Mapping[str, Any]) -> Mapping[str, str]:
@@ -154,10 +168,12 @@ def _digests(stored: Mapping[str, Any]) -> dict[str, str]:
     return {key.removeprefix(DIGEST): text for key, text in _marks(stored).items() if key.startswith(DIGEST)}
 
 
-def _digest(value: str, salt: str = "") -> str:
+def digest_of(value: str, salt: str = "") -> str:
+    """What may be told of a secret: from it nobody learns the value, but can tell whether another is the same."""
     salt = salt or randomness.token_hex(16)
     return f"{salt}${hashlib.scrypt(value.encode(), salt=salt.encode(), n=2**13, r=8, p=1, dklen=24).hex()}"
 
 
-def _same(value: str, digest: str) -> bool:
-    return bool(digest) and hmac.compare_digest(_digest(value, digest.partition("$")[0]), digest)
+def is_digest_of(value: str, digest: str) -> bool:
+    """Whether `digest` was made of `value`."""
+    return bool(digest) and hmac.compare_digest(digest_of(value, digest.partition("$")[0]), digest)

@@ -29,10 +29,10 @@ class StrandedError(AstroError):
     It is of the kind of its cause: a lost connection, or a service that did not come up.
     """
 
-    def __init__(self, message: str, *, hint: str, cause: AstroError) -> None:
-        super().__init__(message, hint=hint, details=cause.details)
-        self.code = cause.code
-        self.exit_code = cause.exit_code
+    def __init__(self, message: str, *, hint: str, cause: AstroError | None = None) -> None:
+        super().__init__(message, hint=hint, details=cause.details if cause else ())
+        if cause is not None:
+            self.code, self.exit_code = cause.code, cause.exit_code
 
 
 @dataclass(frozen=True)

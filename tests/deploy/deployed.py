@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 NAME = "prod"
 PORT = 8080
 SECRET_NAME, SECRET = "SHOP_TOKEN", "canary-5c1f0e7a9b"  # no output, file or record may hold the value
-CONTAINERS = 6  # four of Airflow's, the database, the proxy
 DAG = '''\
 """One task that takes its time, and one that says which code it is."""
 
@@ -196,7 +195,7 @@ class Deployed:
         """Every running container, once old schedulers have ended: its id and when it began."""
         end = time.monotonic() + seconds
         with self.host.engine() as engine:
-            while len(found := engine.containers.list()) > CONTAINERS and time.monotonic() < end:
+            while _draining(found := engine.containers.list()) and time.monotonic() < end:
                 time.sleep(1)
             return {str(each.id): each.attrs["State"]["StartedAt"] for each in found}
 
@@ -238,6 +237,12 @@ def first(folder: Path, host: Host, engine_url: str) -> Deployed:
     deployed.first = deployed.deploy()
     deployed.password = deployed.first["admin_password"]
     return deployed
+
+
+def _draining(containers: list[Any]) -> bool:
+    """Whether one service has several: `PREFIX-SERVICE.SLOT.TASK`."""
+    services = [each.name.rpartition(".")[0] for each in containers if "." in each.name]
+    return len(set(services)) < len(services)
 
 
 class Poller:

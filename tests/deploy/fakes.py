@@ -68,6 +68,8 @@ class RefusingServer:
 
     def _converse(self, connection: socket.socket) -> None:
         with suppress(OSError), connection, connection.makefile("rb") as lines:
+            if connection.recv(1, socket.MSG_PEEK) == b"\x16":
+                return  # TLS, which is not spoken here
             first = lines.readline().decode("latin-1")
             length = 0
             while line := lines.readline().strip().lower():

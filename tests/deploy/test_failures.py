@@ -44,7 +44,8 @@ def is_whole(live: Deployed, images: set[str]) -> bool:
     return live.images() == images and live.step() == "" and bool(live.run())
 
 
-@pytest.mark.parametrize("service", ["scheduler", "triggerer", "dag-processor", "api-server"])
+# One whose health the engine asks for, and one that has to be seen through the API.
+@pytest.mark.parametrize("service", ["scheduler", "dag-processor"])
 def test_a_release_with_a_service_that_dies_is_taken_back_whole(settled: Deployed, service: str) -> None:
     images, release = settled.images(), settled.release()
     settled.write_version("broken")
@@ -64,9 +65,6 @@ def test_a_release_with_a_service_that_dies_is_taken_back_whole(settled: Deploye
     assert settled.run() != "broken broken"
     latest = settled.releases()[-1]
     assert (latest["result"], latest["id"]) == ("failed", settled.releases()[-2]["id"] + 1)
-    settled.write_version("mended")
-    settled.deploy()
-    assert settled.run() == "mended mended"
 
 
 def test_a_gate_that_refuses_changes_nothing_on_the_host(settled: Deployed) -> None:
@@ -127,7 +125,7 @@ class Running:
         self.end()
 
 
-STEPS = ("copy the image", "roll: api-server", "roll: scheduler", "verify")
+STEPS = ("copy the image", "roll: api-server", "verify")
 
 
 def test_a_deploy_that_is_killed_at_any_step_is_finished_by_the_next(settled: Deployed) -> None:
@@ -179,8 +177,7 @@ def test_a_connection_that_is_lost_at_any_step_ends_in_a_sentence_and_the_next_d
     losses: list[tuple[str, Callable[[], None], Callable[[], None]]] = [
         ("copy the image", host.drop_sessions, lambda: None),
         ("roll: api-server", host.drop_sessions, lambda: None),
-        ("verify", host.drop_sessions, lambda: None),
-        ("roll: api-server", host.cut, host.join),
+        ("roll: scheduler", host.cut, host.join),
     ]
     for step, lose, regain in losses:
         running = Running(settled)

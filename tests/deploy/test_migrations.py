@@ -42,7 +42,7 @@ USER astro
 
 def sql(live: Deployed, statement: str) -> str:
     """What the deployed database answers."""
-    program = ["psql", "-qAt", "-U", "airflow", "-h", "/var/run/postgresql", "-d", "airflow", "-c", statement]
+    program = ["psql", "-qAt", "-U", "airflow", "-h", "/tmp", "-d", "airflow", "-c", statement]
     return live.inside("postgres", program)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -150,6 +151,33 @@ def test_a_registry_that_comes_back_gets_the_image(tmp_path, api, image):
         server.stop()
 
 
+def test_a_registry_that_dies_in_the_middle_gets_the_rest_when_it_is_back(tmp_path, api):
+    image = load_image(api, "astro-test-push:large", [layer({"base": os.urandom(60_000_000)})])
+    server = RegistryServer(tmp_path)
+
+    class Killing(RecordingReport):
+        def detail(self, text: str) -> None:
+            if " MB in " in text and not self.details:
+                server.stop()
+            super().detail(text)
+
+    class Reviving(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if len(self.slept) == 1:
+                server.start()
+
+    report, clock = Killing(), Reviving()
+    try:
+        with server:
+            name = push(api, image, f"{server.host}/team/project", ("x",), None, report, clock=clock)
+            assert name.startswith(f"{server.host}/team/project:x@sha256:")
+            assert report.details
+            assert clock.slept
+    finally:
+        api.client.remove_image("astro-test-push:large", force=True)
+
+
 def test_a_proxy_that_takes_no_large_uploads_is_named_as_the_cause(api, image):
     with RefusingServer(TOO_LARGE) as host:
         with pytest.raises(TargetError) as caught:
@@ -162,3 +190,27 @@ def test_a_tag_names_revision_and_content():
     assert image_tags(image_id, "fedcba9876543210") == ("fedcba987654-0123456789ab",)
     assert image_tags(image_id, "fedcba9876543210", dirty=True) == ("fedcba987654-dirty-0123456789ab",)
     assert image_tags(image_id, "") == ("0123456789ab",)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("dial tcp 127.0.0.1:41401: connect: connection refused", "name and port"),
+        ("received unexpected HTTP status: 413 Request Entity Too Large", "client_max_body_size"),
+        ("unauthorized: authentication required", "docker login r.example"),
+        ("denied: requested access to the resource is denied", "write access"),
+        ("x509: certificate signed by unknown authority", "/etc/docker/certs.d/r.example/ca.crt"),
+        ("http: server gave HTTP response to HTTPS client", "insecure-registries"),
+    ],
+)
+def test_what_an_engine_says_gets_the_hint_that_helps(said, hint):
+    class Saying:
+        def tag(self, image: str, reference: str) -> None: ...
+        def untag(self, reference: str) -> None: ...
+        def push(self, reference: str, login: object) -> Iterator[dict[str, Any]]:
+            return iter([{"errorDetail": {"message": said}}])
+
+    with pytest.raises(TargetError) as caught:
+        push(Saying(), "sha256:1", "r.example/t/p", ("x",), None, RecordingReport(), clock=FakeClock())
+    assert said in caught.value.message
+    assert hint in str(caught.value.hint)

@@ -10,6 +10,7 @@ import pytest
 
 from astro_cli.deploy import stack
 from astro_cli.deploy.proxy import proxy_container
+from astro_cli.deploy.swarm_secrets import address_and_password
 from astro_cli.deployments import Deployment, Host, Publish, Resources
 from astro_cli.releases import Release
 
@@ -129,6 +130,17 @@ def test_nothing_has_rights_it_does_not_need():
         assert "Ports" not in service["EndpointSpec"]
 
 
+def test_what_runs_no_code_of_tasks_can_write_nothing_but_its_volumes_and_tmp():
+    made = {**services(), "postgres": postgres()}
+
+    read_only = {name for name, service in made.items() if container(service).get("ReadOnly")}
+
+    assert read_only == {"api-server", "janitor", "postgres"}
+    for name in read_only:
+        assert "/tmp" in [mount["Target"] for mount in container(made[name])["Mounts"]]
+    assert environment(services()["api-server"])["AIRFLOW_CONFIG"].startswith("/tmp/")
+
+
 def postgres() -> dict[str, Any]:
     return stack.postgres_service(NAMES, release(), IDS, config=("settings-1", "id-of-settings-1"))
 
@@ -194,3 +206,15 @@ def test_the_address_in_the_browser_follows_the_configuration():
     assert Publish(8080).base_url == "http://localhost:8080"
     assert Publish(443, "203.0.113.7", "cert.pem").base_url == "https://203.0.113.7:443"
     assert Publish(8080, url="https://airflow.example").base_url == "https://airflow.example"
+
+
+@pytest.mark.parametrize(
+    ("address", "lines"),
+    [
+        ("postgresql://u:pw@h:5432/db", ["postgresql://u@h:5432/db", "pw"]),
+        ("postgresql://u:p%40%3A%2F@h/db?sslmode=require", ["postgresql://u@h/db?sslmode=require", "p@:/"]),
+        ("postgresql://u@h/db", ["postgresql://u@h/db", ""]),
+    ],
+)
+def test_the_databases_password_is_no_argument(address: str, lines: list[str]):
+    assert address_and_password(address).splitlines() == lines

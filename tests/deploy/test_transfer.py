@@ -77,6 +77,7 @@ def test_only_the_changed_layer_travels_on_a_second_deploy(local, remote, connec
     old = transfer(local, an_image(local, b"A"), remote, connection, NAME, first)
     new = transfer(local, an_image(local, b"B"), remote, connection, NAME, second)
     assert old != new
+    print(f"sent {sent(first)} bytes, then {sent(second)}")
     assert sent(first) > len(BASE)
     assert sent(second) < 10_000 + len(layer({"dags/a.py": b"B"}))
     layers = [each.client.inspect_image(new)["RootFS"]["Layers"] for each in (local, remote)]

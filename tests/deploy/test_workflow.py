@@ -191,7 +191,7 @@ def test_a_first_deploy_goes_in_order_and_tells_the_password_once(deployer, targ
     outcome = deployer.deploy(built, Secrets(), OPTIONS)
 
     assert [step.split(" sha")[0] for step in target.done] == [
-        "bring", "bring", "bring", "lock", "base", "roll api to 1", "roll others to 1", "record live", "prune", "unlock",
+        *["bring"] * 3, "lock", "base", "roll api to 1", "roll others to 1", "record live", "prune", "unlock",
     ]  # fmt: skip
     assert (outcome.changed, outcome.release.id, outcome.password) == (True, 1, "pw")
     assert deployer.deploy(newer(built), Secrets(), OPTIONS).password == ""
