@@ -171,10 +171,12 @@ def releases(ctx: typer.Context, name: Deployment = None) -> None:
 
 def rollback(
     ctx: typer.Context,
-    release: Annotated[
-        int | None,
+    what: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[ID]", help="The release; the one before the running one.", show_default=False
+            metavar="[NAME] [ID]",
+            help="The deployment, if there are several; the release, if not the one before.",
+            show_default=False,
         ),
     ] = None,
     of: DeploymentOption = None,
@@ -191,13 +193,25 @@ def rollback(
     from astro_cli.remote import Remote
 
     app = obj(ctx)
-    remote = Remote(app, of)
+    name, release = _name_and_release(what or [])
+    remote = Remote(app, of or name)
     secrets = remote.certificate()
     with app.console.progress() as report, remote.opened(report) as deployer:
         outcome = deployer.rollback(
             release, secrets, remote.options(wait=wait, lock_wait=lock_wait), restore=restore_database
         )
     show_outcome(app.console, remote.deployment.name, outcome)
+
+
+def _name_and_release(words: list[str]) -> tuple[str | None, int | None]:
+    """A name begins with a letter, so the two cannot be taken for each other."""
+    from astro_cli.errors import UsageError
+
+    numbers = [int(word) for word in words if word.isdecimal()]
+    names = [word for word in words if not word.isdecimal()]
+    if len(numbers) > 1 or len(names) > 1:
+        raise UsageError("one deployment and one release at most", hint="see `astro deployment releases`")
+    return next(iter(names), None), next(iter(numbers), None)
 
 
 def ps(ctx: typer.Context, name: Deployment = None) -> None:

@@ -633,7 +633,7 @@ class SwarmTarget:
     # tidying
 
     def prune(self, keep: int) -> None:
-        """Remove what only releases need that cannot be returned to: images, secrets, backups."""
+        """Remove what only releases need that cannot be returned to: images and secrets."""
         live = [release for release in self._releases() if release.result == "live"]
         gone, kept = live[:-keep], live[-keep:]
         images = {reference for each in kept for reference in (each.image, *each.companions.values())}

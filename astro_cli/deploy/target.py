@@ -198,4 +198,4 @@ class Target(Protocol):
         """Append to the list of releases."""
 
     def prune(self, keep: int) -> None:
-        """Remove secrets, images and backups of releases that cannot be returned to."""
+        """Remove secrets and images of releases that cannot be returned to."""
