@@ -94,7 +94,7 @@ class ImageBuilder:
         except NotFound as exc:
             raise ProjectError(
                 f"there is no image `{name}` on this engine",
-                hint="build or pull it first, or leave --image-name out to build the project's own",
+                hint="build or pull it first, or name none to build the project's own",
             ) from exc
         return self._environment(image_id, name, report, created=False)
 

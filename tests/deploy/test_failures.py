@@ -152,7 +152,7 @@ def test_a_deploy_that_is_killed_can_be_undone_by_a_rollback(settled: Deployed) 
     running = Running(settled)
     running.until("roll: scheduler")
     running.kill()
-    settled.astro("deployment", "rollback", "--of", NAME)
+    settled.astro("deployment", "rollback")
     assert settled.images() == images
     assert settled.run() == before
     assert settled.step() == ""

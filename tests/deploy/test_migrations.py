@@ -34,7 +34,9 @@ def downgrade():
 DOCKERFILE = """
 USER root
 COPY migration.py /tmp/migration.py
-RUN cd "$(python -c 'import airflow; print(airflow.__path__[0])')" && cp /tmp/migration.py migrations/versions/9999_shop.py
+WORKDIR /tmp
+RUN cp migration.py "$(python -c 'import airflow; print(*airflow.__path__)')/migrations/versions/9999_shop.py"
+WORKDIR /opt/airflow
 LABEL {label}={revision}
 USER astro
 """
@@ -93,10 +95,10 @@ def test_a_migration_is_backed_up_and_a_rollback_over_it_brings_the_backup(settl
     assert heads(settled) == "shopworks"
     assert settled.run() == before
     settled.request("POST", "/api/v2/variables", json={"key": f"after-{release}", "value": "late"})
-    refused = settled.astro("deployment", "rollback", "--of", NAME, code=2)
+    refused = settled.astro("deployment", "rollback", code=2)
     assert "--restore-database" in refused.stderr
     assert heads(settled) == "shopworks"
-    settled.astro("deployment", "rollback", "--of", NAME, "--restore-database")
+    settled.astro("deployment", "rollback", "--restore-database")
     assert heads(settled) == head
     assert settled.variable(f"before-{release}") == "encrypted", "the Fernet key did not survive"
     assert settled.variable(f"after-{release}") is None
