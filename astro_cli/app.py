@@ -180,7 +180,9 @@ class App:
         import typer
 
         try:
-            return bool(typer.prompt(f"Type {name} to remove it", default="", show_default=False, err=True) == name)
+            return bool(
+                typer.prompt(f"Type {name} to remove it", default="", show_default=False, err=True) == name
+            )
         except typer.Abort as exc:
             raise Interrupted("interrupted at the question", hint="nothing was changed") from exc
 

@@ -97,7 +97,9 @@ def logs(
         _task_logs(
             app,
             LogRequest(dag, run, task, try_number),
-            _Shown(tail=tail, since=since_of(since) if since else 0.0, pattern=pattern, timestamps=timestamps),
+            _Shown(
+                tail=tail, since=since_of(since) if since else 0.0, pattern=pattern, timestamps=timestamps
+            ),
             follow=follow,
         )
         return

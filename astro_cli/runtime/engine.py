@@ -222,7 +222,7 @@ class Engine(Protocol):
         """Run a command beside a running service; returns its exit code."""
 
     def forward(self, sandbox_id: str, port: int) -> AbstractContextManager[None]:
-        """Meanwhile, a port of this machine's loopback leads to the same port of the loopback of Airflow's services.
+        """Meanwhile, a port of this machine's loopback leads to the same port where Airflow's services run.
 
         Raises:
             PortTakenError: when entered, something else listens there.
