@@ -1,8 +1,8 @@
 """What `init` writes: a template from the package, turned into a project's files.
 
 A template is a folder below `astro_cli/templates/` that holds a `dot-astro`. Its files are copied as they are,
-except `*.j2`, which are rendered. A leading dot is stored as `dot-`, so that neither git nor a package builder takes a
-template's `.gitignore` or `.dockerignore` for its own.
+except `*.j2`, which are rendered. A leading dot is stored as `dot-`, so that neither git nor a package builder
+takes a template's `.gitignore` or `.dockerignore` for its own.
 """
 
 from __future__ import annotations
