@@ -21,6 +21,18 @@ _CLEARED = ("ASTRO_", "XDG_", "DOCKER_", "AIRFLOW_")
 _CLEARED_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SUDO_USER")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--long`: also the deploys that take minutes each."""
+    parser.addoption("--long", action="store_true", help="also the tests that take minutes each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without `--long`, skip those tests, and say so."""
+    for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: ./scripts/test --long"))
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder: no test sees or changes the configuration of the user who runs it."""

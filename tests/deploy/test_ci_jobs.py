@@ -25,6 +25,9 @@ ROOT = Path(__file__).parents[2]
 # Read before any test changes the environment: what uv has downloaded once need not be downloaded again.
 _UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache/uv")
 SYSTEMS = ("github", "gitlab", "circleci", "jenkins")
+ONE_OR_ALL = [
+    pytest.param(system, marks=[] if system == "github" else pytest.mark.long) for system in SYSTEMS
+]
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -136,7 +139,7 @@ def on(runner: Job, system: str, folder: Path, gitlab: GitLab) -> Job:
     return Job(system, runner.folder, folder, environ, runner.secrets)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", ONE_OR_ALL)
 def test_a_pull_request_is_checked_and_its_plan_becomes_a_comment(
     runner: Job, live: Deployed, gitlab: GitLab, system: str, tmp_path: Path
 ) -> None:
@@ -158,7 +161,7 @@ def test_a_pull_request_is_checked_and_its_plan_becomes_a_comment(
     assert "PRIVATE KEY" not in "".join((*job.said, plan))
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", ONE_OR_ALL)
 def test_a_push_to_the_branch_is_deployed(
     runner: Job, live: Deployed, gitlab: GitLab, system: str, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def is_whole(live: Deployed, images: set[str]) -> bool:
 
 
 # One whose health the engine asks for, and one that has to be seen through the API.
-@pytest.mark.parametrize("service", ["scheduler", "dag-processor"])
+@pytest.mark.parametrize("service", ["scheduler", pytest.param("dag-processor", marks=pytest.mark.long)])
 def test_a_release_with_a_service_that_dies_is_taken_back_whole(settled: Deployed, service: str) -> None:
     images, release = settled.images(), settled.release()
     settled.write_version("broken")
@@ -128,6 +128,7 @@ class Running:
 STEPS = ("copy the image", "roll: api-server", "verify")
 
 
+@pytest.mark.long
 def test_a_deploy_that_is_killed_at_any_step_is_finished_by_the_next(settled: Deployed) -> None:
     settled.write_version("finished")
     taken_over = False
@@ -158,6 +159,7 @@ def test_a_deploy_that_is_killed_can_be_undone_by_a_rollback(settled: Deployed) 
     assert settled.step() == ""
 
 
+@pytest.mark.long
 def test_ctrl_c_brings_the_running_release_back(settled: Deployed) -> None:
     images = settled.images()
     settled.write_version("interrupted")
@@ -169,6 +171,7 @@ def test_ctrl_c_brings_the_running_release_back(settled: Deployed) -> None:
     assert is_whole(settled, images)
 
 
+@pytest.mark.long
 def test_a_connection_that_is_lost_at_any_step_ends_in_a_sentence_and_the_next_deploy_goes_on(
     settled: Deployed,
 ) -> None:
@@ -219,6 +222,7 @@ def test_of_two_deploys_at_once_one_wins_and_the_other_waits_or_says_so(settled:
     assert settled.run() == "winner winner"
 
 
+@pytest.mark.long
 def test_a_full_disk_on_the_host_is_named_and_the_running_release_stays(settled: Deployed) -> None:
     images, before = settled.images(), settled.containers()
     big = settled.astro.folder / "include/big.bin"
@@ -271,6 +275,7 @@ def pushed(settled: Deployed, registry: RegistryServer) -> Iterator[Deployed]:
     configuration.write_text(text)
 
 
+@pytest.mark.long
 def test_a_registry_that_refuses_or_vanishes_changes_nothing_on_the_host(
     pushed: Deployed, registry: RegistryServer
 ) -> None:
@@ -290,6 +295,7 @@ def test_a_registry_that_refuses_or_vanishes_changes_nothing_on_the_host(
     assert (pushed.containers(), pushed.objects(), pushed.releases()) == (before, objects, listed)
 
 
+@pytest.mark.long
 def test_a_second_push_sends_no_more_than_the_changed_layer(
     pushed: Deployed, registry: RegistryServer
 ) -> None:

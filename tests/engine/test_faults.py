@@ -77,8 +77,8 @@ def interrupt(astro: Astro, *args: str, at: str, how: signal.Signals) -> tuple[i
 
 
 def is_healthy(astro: Astro) -> bool:
-    """Whether `ps` says so, some seconds allowed: the supervisor looks every few."""
-    end = time.monotonic() + 20
+    """Whether `ps` says so before long: a service that lost its database may die once more before it finds it."""
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if astro.json("airflow", "ps")["healthy"]:
             return True
