@@ -10,10 +10,11 @@ from astro_cli.deploy import stack
 from astro_cli.deploy.target import RollError, StrandedError
 from astro_cli.errors import AstroError, Interrupted, LockedError, TargetError, UsageError
 from astro_cli.releases import FAILED, LIVE, make_plan
+from astro_cli.runtime.engine import LogQuery
 from astro_cli.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.target import Lock, Secrets, State, Target, Unfinished
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 VERIFY_SECONDS = 120.0
 POLL_SECONDS = 1.0
+LAST_LINES = 15
 BARRIER = stack.API_SERVER
 OTHERS = tuple(service.name for service in stack.airflow_services() if service.name != BARRIER)
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
@@ -508,7 +510,7 @@ class Deployer:
             raise RollError(
                 f"release {release.id} is not healthy: {what}",
                 hint="see `astro deployment logs`",
-                details=tuple(service.error for service in dead if service.error),
+                details=(*(service.error for service in dead if service.error), *self._last_lines(sick)),
             )
         self._wait_for_dags(release, lock)
 
@@ -516,12 +518,16 @@ class Deployer:
         answer = self._target.ask("/api/v2/monitor/health")
         if answer is None:
             return ["the API"]
-        parts = {name: answer.get(name) for name in COMPONENTS}
+        parts = {name.replace("_", "-"): answer.get(name) for name in COMPONENTS}
         return [
             name
             for name, part in parts.items()
             if not isinstance(part, dict) or part.get("status") != "healthy"
         ]
+
+    def _last_lines(self, services: Sequence[str]) -> tuple[str, ...]:
+        lines = self._target.logs(LogQuery(services=tuple(services), tail=LAST_LINES)) if services else ()
+        return tuple(line.text for line in lines)
 
     # going back
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from astro_cli import airflow, labels
@@ -18,7 +19,7 @@ from astro_cli.parse_report import as_text, read_report
 from astro_cli.runtime.plan import ContainerSpec, PrivateFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import Report
@@ -32,10 +33,14 @@ class Gates:
     Args:
         image: the project's, by id.
         postgres: the database image's id.
+        ignored: whether a file, by its path in the project, is not deployed.
     """
 
-    def __init__(self, api: DockerApi, image: str, postgres: str) -> None:
+    def __init__(
+        self, api: DockerApi, image: str, postgres: str, *, ignored: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._api = api
+        self._ignored = ignored
         self._image = image
         self._postgres = postgres
 
@@ -55,6 +60,7 @@ class Gates:
             raise GateError(
                 "the parse gate broke off", hint="see the lines above", details=tuple(lines)
             ) from exc
+        found = replace(found, files=tuple(file for file in found.files if not self._ignored(file.path)))
         if not found.ok:
             raise GateError(
                 "the parse gate refused: a DAG file cannot be imported",

@@ -46,6 +46,7 @@ def deploy(
 ) -> None:
     """Build the project, check it, and put it on a deployment as a new release; or leave everything as it was."""
     from astro_cli import release_build
+    from astro_cli.deploy import dag_bundle
     from astro_cli.gates import Gates
     from astro_cli.remote import Remote
 
@@ -77,7 +78,12 @@ def deploy(
             if dags and state.current is not None and not skip_checks:
                 release_build.require_same_environment(state.current, built.environment)
             if not skip_checks:
-                checks = Gates(app.docker.api, built.image_id, built.companions["postgres"])
+                checks = Gates(
+                    app.docker.api,
+                    built.image_id,
+                    built.companions["postgres"],
+                    ignored=dag_bundle.ignored(app.project.root),
+                )
                 checks.parse(report)
                 gates.append("parse")
                 if pytest or wanted.pytest:

@@ -20,7 +20,7 @@ from astro_cli.build_context import project_context, write_context
 from astro_cli.errors import AstroError, ProjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import pathspec
 
@@ -128,6 +128,11 @@ def pack_image(api: DockerApi, image: str, project: Path, *, revision: str = "")
     with tempfile.TemporaryDirectory() as name:
         api.copy_from_image(image, [f"{HOME}/{folder}" for folder in FOLDERS], Path(name))
         return pack(Path(name), revision=revision, ignore_file=project / IGNORE_FILE)
+
+
+def ignored(project: Path) -> Callable[[str], bool]:
+    """Tells of a file, by its path in the project, whether `.deployignore` keeps it from being deployed."""
+    return _rules(project / IGNORE_FILE).match_file
 
 
 def _files(folder: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[ContextFile]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 from astro_cli.errors import AstroError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.releases import Release
-    from astro_cli.runtime.engine import Report
+    from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
 
 class RollError(AstroError):
@@ -169,6 +169,9 @@ class Target(Protocol):
 
     def migrate(self, release: Release) -> None:
         """Migrate the metadata database with the release's image."""
+
+    def logs(self, query: LogQuery) -> Iterator[LogLine]:
+        """Lines of the services, in order of time."""
 
     def publish_dags(self, release: Release, bundle: Bundle) -> None:
         """Bring a version of the DAGs there, and let a release's services take it."""

@@ -13,6 +13,7 @@ from astro_cli.deploy.target import RollError, Secrets, ServiceState, State, Str
 from astro_cli.deployment import BARRIER, OTHERS, Built, Deployer, DeployOptions
 from astro_cli.deployments import Deployment, Host
 from astro_cli.errors import AstroError, Interrupted, TargetError, UsageError
+from astro_cli.runtime.engine import LogLine, LogQuery
 from tests.deploy.fakes import RecordingReport
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class FakeTarget:
 
     def database_heads(self, release: Release) -> str:
         return self.heads
+
+    def logs(self, query: LogQuery) -> Iterator[LogLine]:
+        return iter(LogLine("", name, f"{name} is unwell") for name in query.services)
 
     def backup(self, release: Release, name: str) -> str:
         self._do(f"backup of {self.heads}")
