@@ -786,7 +786,8 @@ class Supervisor:
         """Import what the components share. What fails here fails again, with its message, in a component."""
         started = time.monotonic()
         entry = self.config.entry.partition(":")[0]
-        gc.disable()  # importing makes much and leaves little: looking for garbage meanwhile costs 0.3 s
+        thresholds = gc.get_threshold()
+        gc.set_threshold(20_000, 10, 10)  # looking for garbage costs time; not looking at all 40 MB for ever
         with self._own_output():
             for module in PREIMPORT if entry == PREIMPORT[0] else (entry,):
                 try:
@@ -798,7 +799,7 @@ class Supervisor:
         gc.collect()
         give_back_memory()  # before the fork, or every component would keep a copy of what is free
         gc.freeze()
-        gc.enable()
+        gc.set_threshold(*thresholds)
         self.out.say(f"imported Airflow in {time.monotonic() - started:.1f} s")
 
     @contextlib.contextmanager
