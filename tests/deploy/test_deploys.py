@@ -99,27 +99,6 @@ def test_a_deploy_keeps_running_tasks_keys_logins_and_the_api(live: Deployed) ->
     assert len(live.images()) == 1
 
 
-def test_a_task_that_outlasts_the_drain_is_cut_off(live: Deployed) -> None:
-    """The control of the test above: what kept that task alive is the time it was given."""
-    configuration = live.astro.folder / ".astro/config.yaml"
-    text = configuration.read_text()
-    try:
-        configuration.write_text(text.replace("drain: 2m", "drain: 5s"))
-        told = live.deploy()
-        assert "drain" in json.dumps(told["plan"]["settings"])
-        run = live.trigger(seconds=240)
-        hostname = live.wait_for_task(run, "running")["hostname"]
-        assert any(each.startswith(hostname) for each in live.containers())
-        ends = time.monotonic() + 230
-    finally:
-        configuration.write_text(text)
-    live.deploy()
-    assert not any(each.startswith(hostname) for each in live.containers())
-    assert time.monotonic() < ends, "it may have ended by itself"
-    assert live.task(run)["state"] != "success"
-    live.request("DELETE", f"/api/v2/dags/slow/dagRuns/{run}")
-
-
 def test_releases_are_listed_and_a_rollback_brings_one_back_whole(live: Deployed) -> None:
     live.write_version("old")
     live.deploy("--description", "the old one")
