@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.app import App
-    from astro_cli.console import Console
-    from astro_cli.objects_export import Comparison
     from astro_cli.objects_sync import ObjectsFile
 
 
@@ -30,7 +28,7 @@ def import_objects(
 ) -> None:
     """Write the file's connections, variables and pools to a deployment; shows what differs and asks first."""
     from astro_cli import objects_sync
-    from astro_cli.commands.object import counted
+    from astro_cli.commands.object import counted, show_comparison
     from astro_cli.remote import Remote
 
     app = obj(ctx)
@@ -41,7 +39,7 @@ def import_objects(
     with remote.airflow() as api:
         found = objects_sync.compare_objects(api, file)
         if not console.json:
-            _show(console, found, file, remote.deployment.name)
+            show_comparison(console, found, file, remote.deployment.name)
         if not app.confirm(f"Write {counted(objects)} to {remote.deployment.name}?"):
             console.result({"written": False}, lambda: console.line("nothing was written"))
             return
@@ -86,6 +84,7 @@ def diff(
 ) -> None:
     """Compare the file with a deployment; exit 1 if they differ. No value of a secret is shown or compared."""
     from astro_cli import objects_sync
+    from astro_cli.commands.object import tell_comparison
     from astro_cli.remote import Remote
 
     app = obj(ctx)
@@ -93,12 +92,7 @@ def diff(
     file = _file(app, settings_file, env, connections, variables, pools)
     with remote.airflow() as api:
         found = objects_sync.compare_objects(api, file)
-    app.console.result(
-        {"same": not found.differences, **asdict(found)},
-        lambda: _show(app.console, found, file, remote.deployment.name),
-    )
-    if found.differences:
-        raise typer.Exit(1)
+    tell_comparison(app.console, found, file, remote.deployment.name)
 
 
 def _file(
@@ -115,12 +109,3 @@ def _file(
 
     # `.env` is the sandbox's: its values must not end in production unseen.
     return replace(objects_file(app, settings_file, env, connections, variables, pools), dotenv=False)
-
-
-def _show(console: Console, found: Comparison, file: ObjectsFile, name: str) -> None:
-    for each in found.differences:
-        console.line(f"{each.collection.removesuffix('s')} {each.name}: {each.what}")
-    if not found.differences:
-        console.line(f"{file.path.name} and {name} are the same")
-    if found.not_compared:
-        console.note(f"not compared, since Airflow masks them: {', '.join(found.not_compared)}")

@@ -18,7 +18,9 @@ def kill(
     console = app.console
     # Asked even where no container is left: what an interrupted kill left behind has to go as well.
     console.note(f"This removes the sandbox of {app.project.name} ({app.project.root}):")
-    console.note("  all that runs of it, the metadata database, task logs, and in Docker its network and the project's image")
+    console.note(
+        "  all that runs of it, the metadata database, task logs, and in Docker its network and the project's image"
+    )
     console.note("The project's files and the shared engine image stay.")
     if not no_snapshot:
         console.note("If the database runs, a snapshot of it is kept in a file; `--no-snapshot` keeps none.")

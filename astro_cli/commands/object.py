@@ -12,7 +12,9 @@ from astro_cli.commands.options import EnvFiles, SettingsFile, obj, started
 
 if TYPE_CHECKING:
     from astro_cli.app import App
+    from astro_cli.console import Console
     from astro_cli.objects import Objects
+    from astro_cli.objects_export import Comparison
     from astro_cli.objects_sync import ObjectsFile
 
 Connections = Annotated[bool, typer.Option("--connections", "-c", help="Connections only.")]
@@ -147,22 +149,30 @@ def diff(
     from astro_cli.runs import connect
 
     app = obj(ctx)
-    console = app.console
     file = objects_file(app, settings_file, env, connections, variables, pools)
     with connect(started(app)) as api:
         found = objects_sync.compare_objects(api, file)
+    tell_comparison(app.console, found, file, "the sandbox")
 
-    def show() -> None:
-        for each in found.differences:
-            console.line(f"{each.collection.removesuffix('s')} {each.name}: {each.what}")
-        if not found.differences:
-            console.line(f"{file.path.name} and the sandbox are the same")
-        if found.not_compared:
-            console.note(f"not compared, since Airflow masks them: {', '.join(found.not_compared)}")
 
-    console.result({"same": not found.differences, **asdict(found)}, show)
+def tell_comparison(console: Console, found: Comparison, file: ObjectsFile, place: str) -> None:
+    """The result of a `diff` with what is in `place`; exit 1 if they differ."""
+    console.result(
+        {"same": not found.differences, **asdict(found)},
+        lambda: show_comparison(console, found, file, place),
+    )
     if found.differences:
         raise typer.Exit(1)
+
+
+def show_comparison(console: Console, found: Comparison, file: ObjectsFile, place: str) -> None:
+    """A line for each difference."""
+    for each in found.differences:
+        console.line(f"{each.collection.removesuffix('s')} {each.name}: {each.what}")
+    if not found.differences:
+        console.line(f"{file.path.name} and {place} are the same")
+    if found.not_compared:
+        console.note(f"not compared, since Airflow masks them: {', '.join(found.not_compared)}")
 
 
 def objects_file(
