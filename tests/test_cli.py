@@ -213,3 +213,20 @@ def test_a_bug_says_so_and_leaves_a_log(project: Path):
 
 def test_ctrl_c_anywhere_is_130(project: Path):
     assert run_failing(KeyboardInterrupt(), project, "airflow", "ps")[0] == 130
+
+
+def test_ctrl_c_that_strikes_where_python_cannot_raise_is_not_lost():
+    code = (
+        "import os, signal, time, astro_cli.cli, astro_cli.__main__\n"
+        "class Dying:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.001)\n"
+        "def main():\n"
+        "    Dying()\n"
+        "    time.sleep(20)\n"
+        "    print('went on')\n"
+        "astro_cli.cli.main = main\n"
+        "astro_cli.__main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "error: interrupted\nhint: nothing was done yet\n"

@@ -37,11 +37,15 @@ def test_it_is_another_machine_with_a_user_who_may_use_its_engine(host: Host) ->
     assert host.folder.parts[2] not in told.stdout, "it sees this machine's /tmp"
 
 
-def test_it_has_a_blank_engine_of_its_own(host: Host, engine_url: str) -> None:
+def test_it_has_an_engine_of_its_own(host: Host, engine_url: str) -> None:
     here = docker.DockerClient(base_url=engine_url, timeout=60)
     with contextlib.closing(here), host.engine() as there:
         assert here.info()["ID"] != there.info()["ID"]
-        assert not there.images.list()
+        volume = here.volumes.create(labels={"astro.test": "host"})
+        try:
+            assert volume.name not in {each.name for each in there.volumes.list()}
+        finally:
+            volume.remove()
 
 
 def test_only_the_right_key_and_a_known_host_get_in(host: Host, tmp_path: Path) -> None:
@@ -100,6 +104,9 @@ def test_a_host_whose_maker_was_killed_leaves_nothing(host: Host) -> None:
     )  # fmt: skip
     assert maker.stdout is not None
     told = dict(maker.stdout.readline().removeprefix("export ").strip().split("=", 1) for _ in range(5))
+    fresh = docker.DockerClient(base_url=told["HOST_DOCKER"], timeout=60)
+    with contextlib.closing(fresh):
+        assert not fresh.images.list(), "its engine is blank at first"
     maker.kill()
     maker.wait()
     maker.stdout.close()

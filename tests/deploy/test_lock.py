@@ -94,7 +94,7 @@ def test_what_a_killed_holder_began_is_handed_on_at_once(api: SwarmApi, host: Ho
 def test_a_holder_on_another_machine_is_not_judged_by_its_process_number(api: SwarmApi) -> None:
     """Many machines have one host name, and its process is of course not among ours."""
     with swarm_lock.hold(api, NAMES, "astro deploy", 0):
-        (name,) = api.stored("configs", "astro.deployment=prod")
+        name = NAMES.of("lock")
         config = api.call("GET", f"/configs/{name}")
         who = json.loads(swarm_lock.config_text(config))
         api.forget("configs", name)
