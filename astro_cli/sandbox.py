@@ -366,15 +366,13 @@ class Sandbox:
 
         report.step("wait for Airflow")
         last_look = 0.0
-        # Where only the database came back, services that had lost it may die once more before they find it again.
-        only = "postgres" if {change.subject for change in changes} == {"container postgres"} else None
         with AirflowApi(stack.url) as api:
 
             def ready() -> bool | None:
                 nonlocal last_look
                 if time.monotonic() - last_look >= WATCH_DEATHS_SECONDS:
                     last_look = time.monotonic()
-                    self._fail_if_dead(report, only=only)
+                    self._fail_if_dead(report)
                 if not api.is_ready(instance_name=stack.project_name, version=environment.airflow_version):
                     return None
                 # Airflow may still judge by the heartbeat of a process that is gone; the supervisor does not.
@@ -385,7 +383,7 @@ class Sandbox:
                 self._fail_if_dead(report)
                 raise self._timeout_error(seconds)
 
-    def _fail_if_dead(self, report: Report, *, only: str | None = None) -> None:
+    def _fail_if_dead(self, report: Report) -> None:
         status = self.status()
         if status is None:
             raise UnhealthyError(
@@ -403,7 +401,7 @@ class Sandbox:
         report.detail(
             f"{well} of {len(status.services)} healthy{', not yet ' if late else ''}{', '.join(late)}"
         )
-        dead = next((s for s in status.services if s.died and only in (None, s.name)), None)
+        dead = next((s for s in status.services if s.died), None)
         if dead is not None:
             raise self._death_error(dead)
 

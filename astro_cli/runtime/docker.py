@@ -92,6 +92,11 @@ class DockerEngine:
         if not self._list("/networks", stack.sandbox_id):
             # Somebody removed it: none of these containers could start again.
             observed = [replace(container, state="without network") for container in observed]
+        elif not any(each.name == "postgres" and each.state == "running" for each in observed):
+            # Services that lost their database die for some time, further and further apart: begin anew.
+            observed = [
+                replace(each, state="without database") if each.state == "running" else each for each in observed
+            ]
         actions = plan(wanted, observed)
         if not actions:
             return ()

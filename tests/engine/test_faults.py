@@ -184,7 +184,8 @@ def test_a_killed_database_is_seen_and_started_again(shop: Astro, client: Any):
     status = shop.json("airflow", "ps")
     assert status["state"] == "partial"
     assert shop.services()["postgres"]["state"] == "stopped"
-    shop.start()
+    told = shop.start()
+    assert {"start container postgres", "replace container airflow"} <= set(told["changes"])
     assert is_healthy(shop)
 
 

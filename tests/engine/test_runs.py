@@ -171,11 +171,11 @@ def test_a_run_is_followed_while_it_writes_and_why_names_the_pool(shop: Astro, u
 
 
 def test_ctrl_c_ends_the_wait_and_not_the_run(shop: Astro, url: str):
-    waiting = shop.spawn("airflow", "trigger", "slow", "--wait")
-    assert waiting.stderr is not None
-    assert waiting.stderr.readline().startswith("run manual__")
-    os.killpg(waiting.pid, signal.SIGINT)
-    _, err = waiting.communicate(timeout=30)
+    with shop.spawn("airflow", "trigger", "slow", "--wait") as waiting:
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline().startswith("run manual__")
+        os.killpg(waiting.pid, signal.SIGINT)
+        _, err = waiting.communicate(timeout=30)
     assert waiting.returncode == 130
     assert "the run goes on" in err
     error = shop.json("airflow", "trigger", "chain", "--timeout", "0.1", code=1)
