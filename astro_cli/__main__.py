@@ -1,8 +1,9 @@
 """The entry point: `astro`, and `python -m astro_cli`."""
 
+from __future__ import annotations
+
 import signal
 import sys
-from typing import Any
 
 AGAIN_SECONDS = 0.01
 
@@ -27,7 +28,7 @@ def _never_lose_an_interrupt() -> None:
     """
     report = sys.unraisablehook
 
-    def strike_again(ignored: Any) -> None:
+    def strike_again(ignored: sys.UnraisableHookArgs) -> None:
         if issubclass(ignored.exc_type, KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         else:

@@ -95,7 +95,8 @@ class DockerEngine:
         elif not any(each.name == "postgres" and each.state == "running" for each in observed):
             # Services that lost their database die for some time, further and further apart: begin anew.
             observed = [
-                replace(each, state="without database") if each.state == "running" else each for each in observed
+                replace(each, state="without database") if each.state == "running" else each
+                for each in observed
             ]
         actions = plan(wanted, observed)
         if not actions:
