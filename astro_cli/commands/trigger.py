@@ -87,9 +87,9 @@ def trigger(
         if not wait:
             console.result({"run": asdict(run), "tasks": []}, lambda: console.line(run.run_id))
             return
-        console.note(f"run {run.run_id} of {dag}")
         progress = None
         try:
+            console.note(f"run {run.run_id} of {dag}")
             with show_progress(console) as show:
                 for progress in follow_run(api, run, seconds=timeout):
                     show(progress)
