@@ -69,12 +69,12 @@ def backfill(
             return
         begun = runs.start_backfill(api, request, unpause=unpause, wait=not no_wait)
         told["backfill_id"] = begun.backfill_id
-        console.note(f"backfill {begun.backfill_id} of {dag}: {len(dates)} dates")
-        if no_wait:
-            console.result({**told, "states": {}}, lambda: console.line(str(begun.backfill_id)))
-            return
         progress = None
         try:
+            console.note(f"backfill {begun.backfill_id} of {dag}: {len(dates)} dates")
+            if no_wait:
+                console.result({**told, "states": {}}, lambda: console.line(str(begun.backfill_id)))
+                return
             with console.progress() as report:
                 shown = ""
                 for progress in runs.follow_backfill(api, begun, dates, seconds=timeout):
