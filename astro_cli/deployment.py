@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from astro_cli.deploy import stack
 from astro_cli.deploy.target import RollError, StrandedError
 from astro_cli.errors import AstroError, Interrupted, LockedError, TargetError, UsageError
-from astro_cli.releases import FAILED, LIVE, make_plan
+from astro_cli.releases import FAILED, LIVE, backup_name, make_plan, unneeded_backups
 from astro_cli.runtime.engine import LogQuery
 from astro_cli.wait import wait_until
 
@@ -43,6 +44,7 @@ class Built:
         dags: the DAGs, as Airflow takes them.
         environment: see `Release`.
         dirty: whether files differ from the commit.
+        platform: what kind of machine the image is for, such as `linux/amd64`; empty where that is not known.
     """
 
     image_id: str
@@ -55,6 +57,7 @@ class Built:
     environment: Mapping[str, str] = field(default_factory=dict)
     revision: str = ""
     dirty: bool = False
+    platform: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,29 @@ class Deployer:
     def state(self) -> State:
         """What is there."""
         return self._target.state()
+
+    def check(self, built: Built, state: State) -> None:
+        """See that the target can run what was built.
+
+        Raises:
+            UsageError: it is another kind of machine, or its database is that of a newer Airflow.
+        """
+        platform = self._target.platform()
+        if built.platform and built.platform != platform:
+            raise UsageError(
+                f"the image is for {built.platform}, but the host is {platform}",
+                hint=f"deploy from a machine that is {platform}, for example in a CI job",
+            )
+        current = state.current
+        if current is None or built.heads == current.heads or not _is_older(built, current):
+            return
+        same = [each.id for each in state.releases if each.airflow_version == built.airflow_version]
+        goal = f" {same[-1]}" if same else ""
+        raise UsageError(
+            f"Airflow {built.airflow_version} cannot read the metadata database of release {current.id}, "
+            f"which is that of Airflow {current.airflow_version}",
+            hint=f"`astro deployment rollback{goal} --restore-database` goes back, and loses what happened since",
+        )
 
     def plan(self, built: Built, secrets: Secrets, state: State) -> Plan:
         """What a deploy would change."""
@@ -434,7 +460,7 @@ class Deployer:
             self._target.ensure_base(release, secrets, self._report, lock)
             heads = self._target.database_heads(release)
             if heads and (restore or heads != release.heads):
-                backup = self._back_up(release, lock)
+                backup = self._back_up(release, state, lock)
             if restore:
                 self._restore(release, restore, lock)
             elif heads != release.heads:
@@ -466,11 +492,14 @@ class Deployer:
             self._report.warn(f"old releases could not be tidied away: {exc.message}")
         return release
 
-    def _back_up(self, release: Release, lock: Lock) -> str:
+    def _back_up(self, release: Release, state: State, lock: Lock) -> str:
         """Save the database before a release changes it; returns the name of the backup."""
         self._report.step("back up the metadata database")
         lock.step("backup", release=str(release.id))
-        return self._target.backup(release, f"before-release-{release.id:06d}.dump")
+        old = unneeded_backups(state.releases, self._deployment.keep)
+        in_use = lock.unfinished.backup if lock.unfinished else ""
+        drop = [name for name in old if name != in_use]
+        return self._target.backup(release, backup_name(release.id), drop=drop)
 
     def _migrate(self, release: Release, heads: str, backup: str, lock: Lock) -> None:
         lock.step("migrate", release=str(release.id), backup=backup)
@@ -623,6 +652,14 @@ def _secrets_of(goal: Release, current: Release) -> dict[str, str]:
     """The user's secrets of `goal`; keys, login and database are the deployment's, whatever its release."""
     kept = {role: name for role, name in current.secrets.items() if role != stack.USER}
     return kept | {role: name for role, name in goal.secrets.items() if role == stack.USER}
+
+
+def _is_older(built: Built, current: Release) -> bool:
+    one, other = (
+        [int(part) for part in re.findall(r"\d+", version)[:3]]
+        for version in (built.airflow_version, current.airflow_version)
+    )
+    return one < other
 
 
 def _differ_in_dags_alone(one: Release, other: Release) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from astro_cli import yamlfile
 from astro_cli.airflow import RESERVED
-from astro_cli.errors import ProjectError, UsageError
+from astro_cli.errors import UsageError
 from astro_cli.services import SERVICES
 from astro_cli.settings import PROJECT_FILE
 
@@ -380,78 +380,3 @@ def _publish(node: yamlfile.Node) -> Publish:
                 f"{fields['bind'].path} must be an IP address of the host", hint="0.0.0.0 for every address"
             ) from exc
     return Publish(**values)
-
-
-def yaml_text(name: str, fields: Mapping[str, Any]) -> str:
-    """The lines that declare one deployment, indented as they stand below `deployments:`."""
-    import yaml
-
-    text = yaml.safe_dump({name: dict(fields)}, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return "".join(f"  {line}\n" for line in text.splitlines())
-
-
-def with_deployment(text: str, name: str, fields: Mapping[str, Any]) -> str:
-    """The text of a configuration file with one more deployment; every other character stays as it is.
-
-    Raises:
-        ProjectError: the section is written on one line (`{…}`), where nothing can be added.
-    """
-    added = yaml_text(name, fields)
-    lines = text.splitlines(keepends=True)
-    at = next((i for i, line in enumerate(lines) if re.match(r"deployments\s*:", line)), None)
-    if at is None:
-        gap = "" if not text or text.endswith("\n") else "\n"
-        return f"{text}{gap}deployments:\n{added}"
-    rest = lines[at].split(":", 1)[1].split("#", 1)[0].strip()
-    if rest not in ("", "{}", "~", "null"):
-        raise ProjectError(
-            f"{PROJECT_FILE}:{at + 1}: deployments is written on one line, so none can be added",
-            hint="write each deployment on lines of its own below `deployments:`",
-        )
-    if rest:
-        lines[at] = lines[at].replace(rest, "", 1).replace(": ", ":", 1)
-    end = _block_end(lines, at + 1, indent=0)
-    indent = next((len(line) - len(line.lstrip()) for line in lines[at + 1 : end] if _is_content(line)), 2)
-    if indent != 2:
-        added = "".join(
-            f"{' ' * (indent - 2)}{line}" if indent > 2 else line for line in added.splitlines(True)
-        )
-    if end and not lines[end - 1].endswith("\n"):
-        lines[end - 1] += "\n"
-    return "".join([*lines[:end], added, *lines[end:]])
-
-
-def without_deployment(text: str, name: str) -> str:
-    """The text of a configuration file without the deployment `name`; every other line stays as it is."""
-    lines = text.splitlines(keepends=True)
-    at = next(i for i, line in enumerate(lines) if re.match(r"deployments\s*:", line))
-    key = re.compile(rf"(\s+)[\"']?{re.escape(name)}[\"']?\s*:")
-    begin = next((i for i in range(at + 1, len(lines)) if key.match(lines[i])), None)
-    if begin is None:
-        raise ProjectError(
-            f"{PROJECT_FILE}: the lines of the deployment `{name}` cannot be found",
-            hint="remove them with an editor",
-        )
-    match = key.match(lines[begin])
-    assert match is not None
-    end = _block_end(lines, begin + 1, indent=len(match[1]))
-    left = [*lines[:begin], *lines[end:]]
-    if not any(_is_content(line) for line in left[at + 1 : _block_end(left, at + 1, indent=0)]):
-        del left[at]
-    return "".join(left)
-
-
-def _block_end(lines: list[str], start: int, *, indent: int) -> int:
-    """The first line after a block: the next with content that is indented by `indent` or less."""
-    end = start
-    for i in range(start, len(lines)):
-        line = lines[i]
-        if _is_content(line):
-            if len(line) - len(line.lstrip()) <= indent:
-                break
-            end = i + 1
-    return end
-
-
-def _is_content(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import Report
 
-AIRFLOW_USER, POSTGRES_USER = 50000, 999
+AIRFLOW_USER, POSTGRES_USER = airflow.UID, 999
 
 
 class Gates:

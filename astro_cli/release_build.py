@@ -99,6 +99,7 @@ def build(
         dags=pack_image(engine.api, made.reference, project.root, revision=revision.commit),
         revision=revision.commit,
         dirty=bool(revision.dirty),
+        platform=f"{inspected['Os']}/{inspected['Architecture']}",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LIVE, FAILED = "live", "failed"
 RECORD_VERSION = 1
@@ -80,6 +80,25 @@ def read_release(text: str) -> Release:
     known = Release.__dataclass_fields__
     data = {key: value for key, value in json.loads(text).items() if key in known}
     return Release(**{**data, "gates": tuple(data.get("gates", ()))})
+
+
+def kept_releases(releases: Sequence[Release], keep: int) -> tuple[Release, ...]:
+    """The verified releases that can be returned to, the running one included; the oldest first."""
+    return tuple(release for release in releases if release.result == LIVE)[-keep:]
+
+
+def backup_name(number: int) -> str:
+    """The backup that is made before a release migrates the database."""
+    return f"before-release-{number:06d}.dump"
+
+
+def unneeded_backups(releases: Sequence[Release], keep: int) -> tuple[str, ...]:
+    """Names of backups, perhaps gone already, over which no rollback can lead any more."""
+    kept = kept_releases(releases, keep)
+    needed = {
+        release.backup for release in kept[1:]
+    }  # going back over a release's migration takes its backup
+    return tuple(sorted({backup_name(release.id) for release in releases} - needed))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import getpass
 import os
 import socket
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,16 +21,15 @@ from astro_cli.deployments import (
     choose_deployment,
     parse_deployments,
     read_deployments,
-    with_deployment,
-    without_deployment,
 )
-from astro_cli.errors import UsageError
+from astro_cli.deployments_file import with_deployment, with_fields, without_deployment
+from astro_cli.errors import ProjectError, UsageError
 from astro_cli.paths import write_atomic
 from astro_cli.release_build import build
 from astro_cli.settings import PROJECT_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -66,6 +66,48 @@ def remove_deployment(root: Path, name: str) -> None:
     text = without_deployment(path.read_text(encoding="utf-8"), name)
     left = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))
     assert left == {key: value for key, value in known.items() if key != name}
+    write_atomic(path, text, mode=path.stat().st_mode & 0o777)
+
+
+def change_variables(
+    root: Path, name: str | None, values: Mapping[str, str], secrets: Sequence[str], removed: Sequence[str]
+) -> tuple[Deployment, Deployment]:
+    """What a deployment is with other variables, before and after; nothing is written.
+
+    Args:
+        values: plain variables to set.
+        secrets: names of variables whose values are secret.
+        removed: names of variables to take away.
+
+    Raises:
+        UsageError: one that is to be removed is not there.
+    """
+    before = choose_deployment(read_deployments(root), name)
+    unknown = next((each for each in removed if each not in {*before.env, *before.secrets}), None)
+    if unknown is not None:
+        known = ", ".join((*before.env, *before.secrets)) or "none"
+        raise UsageError(f"{before.name} has no variable {unknown}", hint=f"there is: {known}")
+    gone = {*removed, *secrets}
+    env = {key: value for key, value in {**before.env, **values}.items() if key not in gone}
+    kept = [each for each in before.secrets if each not in {*removed, *values}]
+    return before, replace(before, env=env, secrets=tuple(dict.fromkeys((*kept, *secrets))))
+
+
+def write_variables(root: Path, wanted: Deployment) -> None:
+    """Write a deployment's variables into the project's configuration.
+
+    Raises:
+        ProjectError: they cannot be written there by a program; the file is as it was.
+    """
+    path = root / PROJECT_FILE
+    fields = {"env": dict(wanted.env), "secrets": list(wanted.secrets)}
+    text = with_fields(path.read_text(encoding="utf-8"), wanted.name, fields)
+    made = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))
+    if made != {**read_deployments(root), wanted.name: wanted}:
+        raise ProjectError(
+            f"{PROJECT_FILE}: the lines of {wanted.name} are not written as a program can change them",
+            hint="change `env` and `secrets` with an editor",
+        )
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
 
 

@@ -13,11 +13,10 @@ from astro_cli.deployments import (
     Resources,
     choose_deployment,
     read_deployments,
-    with_deployment,
-    without_deployment,
 )
+from astro_cli.deployments_file import with_deployment, without_deployment
 from astro_cli.errors import ProjectError, UsageError
-from astro_cli.remote import add_deployment, remove_deployment
+from astro_cli.remote import add_deployment, change_variables, remove_deployment, write_variables
 from astro_cli.settings import load_settings
 
 HEAD = "project:\n  id: abcdef123456\n  name: shop\n"
@@ -243,3 +242,109 @@ def test_with_the_last_one_the_section_goes():
     text = "a: 1\ndeployments:\n  prod:\n    host: ssh://a\nb: 2\n"
 
     assert without_deployment(text, "prod") == "a: 1\nb: 2\n"
+
+
+def set_variables(root: Path, values=(), secrets=(), removed=()) -> str:
+    """The file afterwards."""
+    _, wanted = change_variables(root, "prod", dict(values), secrets, removed)
+    write_variables(root, wanted)
+    return (root / ".astro/config.yaml").read_text()
+
+
+def test_variables_are_changed_and_every_other_line_stays(tmp_path: Path):
+    before = "deployments:\n  # ours\n  prod:\n    host: ssh://a  # first\n    env:\n      A: b\n      C: d\n"
+    after = "    drain: 2m\n    secrets:\n    - TOKEN\n  stage:\n    host: ssh://b\n    env: {A: stage}\n"
+    root = project(tmp_path, before + after)
+
+    text = set_variables(root, {"A": "x: y", "E": "1"}, secrets=("KEY",), removed=("C",))
+
+    added = "    env:\n      A: 'x: y'\n      E: '1'\n"
+    assert text == HEAD + before.partition("    env:")[0] + added + after.replace(
+        "- TOKEN", "- TOKEN\n    - KEY"
+    )
+
+
+def test_the_first_variable_and_the_last_one(tmp_path: Path):
+    plain = "deployments:\n  prod:\n    host: ssh://a\n"
+    root = project(tmp_path, plain.rstrip())
+
+    assert set_variables(root, {"A": "b"}) == f"{HEAD}{plain}    env:\n      A: b\n"
+    assert set_variables(root, removed=("A",)) == HEAD + plain
+
+
+def test_a_variable_that_becomes_a_secret_is_not_left_in_the_file(tmp_path: Path):
+    root = project(tmp_path, "deployments:\n  prod:\n    host: ssh://a\n    env: {TOKEN: x}\n")
+
+    text = set_variables(root, secrets=("TOKEN",))
+
+    assert text == f"{HEAD}deployments:\n  prod:\n    host: ssh://a\n    secrets:\n    - TOKEN\n"
+
+
+def test_what_a_program_cannot_change_is_left_alone(tmp_path: Path):
+    root = project(tmp_path, "deployments:\n  prod: {host: ssh://a}\n")
+    before = (root / ".astro/config.yaml").read_text()
+
+    with pytest.raises(ProjectError):
+        set_variables(root, {"A": "b"})
+
+    assert (root / ".astro/config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("AIRFLOW_HOME", "set by the deployment"), ("A-B", "cannot name")]
+)
+def test_a_variable_that_cannot_be_set_is_refused(tmp_path: Path, name: str, message: str):
+    root = project(tmp_path, "deployments:\n  prod:\n    host: ssh://a\n")
+
+    with pytest.raises(ProjectError, match=message):
+        set_variables(root, {name: "x"})
+
+
+def test_a_variable_that_is_not_there_cannot_be_removed(tmp_path: Path):
+    root = project(tmp_path, "deployments:\n  prod:\n    host: ssh://a\n    env: {A: x}\n")
+
+    with pytest.raises(UsageError, match="has no variable B"):
+        set_variables(root, removed=("B",))
+
+
+def test_every_field_is_a_flag_of_add(tmp_path: Path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from astro_cli.cli import build_app
+
+    root = project(tmp_path, "")
+    monkeypatch.chdir(root)
+    flags = (
+        "--host ssh://d@vm:22 --identity k --ssh-config s --registry r.example/a/b --executor local "
+        "--replicas api-server=2 --memory scheduler=2g --cpus scheduler=1.5 --parallelism 8 --drain 5m -e A=b "
+        "--secret TOKEN --secret-file /x/f --database secret:URL --port 81 --bind 0.0.0.0 --certificate secret:PEM "
+        "--url https://a.example --keep 3 --keep-logs 7d --keep-history 9d --pytest --require-clean"
+    )
+
+    done = CliRunner().invoke(
+        app, ["deployment", "add", "prod", *flags.split(), "--secret-command", "pass show"]
+    )
+
+    assert done.exit_code == 0, done.output
+    assert read_deployments(root)["prod"] == Deployment(
+        name="prod",
+        host=Host("ssh://d@vm:22", "d@vm", 22),
+        identity="k",
+        ssh_config="s",
+        registry="r.example/a/b",
+        replicas={"api-server": 2},
+        resources={"scheduler": Resources(2 * 1024**3, 1.5)},
+        parallelism=8,
+        drain=300,
+        env={"A": "b"},
+        secrets=("TOKEN",),
+        secret_file="/x/f",
+        secret_command=("pass", "show"),
+        database="secret:URL",
+        publish=Publish(81, "0.0.0.0", "secret:PEM", "https://a.example"),
+        keep=3,
+        keep_logs=7,
+        keep_history=9,
+        pytest=True,
+        require_clean=True,
+    )

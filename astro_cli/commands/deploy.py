@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +64,7 @@ def deploy(
             built = remote.build(image, report)
             state = deployer.state()
             plan = deployer.plan(built, secrets, state) if secrets else deployer.plan_dags(built, state)
+            deployer.check(built, state)
             if dry_run:
                 data = {"deployment": wanted.name, "plan": _plan_data(plan)}
                 console.result(data, lambda: _show_plan(console, plan))
@@ -99,7 +101,7 @@ def deploy(
 
 
 def show_outcome(console: Console, name: str, outcome: Outcome) -> None:
-    """Print what runs now, and a new password once."""
+    """Print what runs now, and a new password if a person reads it."""
     release = outcome.release
     data = {
         "changed": outcome.changed,
@@ -110,13 +112,14 @@ def show_outcome(console: Console, name: str, outcome: Outcome) -> None:
         "url": outcome.url,
         "plan": _plan_data(outcome.plan),
     }
-    if outcome.password:
-        data["admin_password"] = outcome.password
+    again = f"`astro deployment inspect {name} --show-password`"
 
     def show() -> None:
         console.line(f"release {release.id} is live on {name}: {outcome.url}")
-        if outcome.password:
-            console.line(f"log in as admin with the password {outcome.password} (shown this once)")
+        if outcome.password and sys.stdout.isatty():
+            console.line(f"log in as admin with the password {outcome.password} (again: {again})")
+        elif outcome.password:  # a CI system keeps what is written here
+            console.line(f"log in as admin; {again} tells the password")
 
     console.result(data, show)
 

@@ -32,13 +32,22 @@ def list_deployments(ctx: typer.Context) -> None:
     app.console.result({"deployments": [dict(zip(names, row, strict=True)) for row in rows]}, show)
 
 
-def inspect(ctx: typer.Context, name: Deployment = None) -> None:
+def inspect(
+    ctx: typer.Context,
+    name: Deployment = None,
+    show_password: Annotated[
+        bool, typer.Option("--show-password", help="Ask the host for the password of `admin`, too.")
+    ] = False,
+) -> None:
     """Show all that a deployment is configured to be; secrets by name only."""
-    from astro_cli.deployments import choose_deployment, read_deployments
+    from astro_cli.remote import Remote
 
     app = obj(ctx)
-    chosen = choose_deployment(read_deployments(app.project.root), name)
-    data = asdict(chosen)
+    remote = Remote(app, name)
+    data = asdict(remote.deployment)
+    if show_password:
+        with remote.target() as target:
+            data["admin_password"] = target.admin_password()
 
     def show() -> None:
         import yaml
@@ -95,34 +104,75 @@ def add(
     secret_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="File with secrets' values.", show_default=False)
     ] = None,
+    secret_command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="Prints the value of the secret it is given.", show_default=False
+        ),
+    ] = None,
+    ssh_config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Configuration for ssh.", show_default=False)
+    ] = None,
+    executor: Annotated[str | None, typer.Option(help="Airflow's executor.", show_default=False)] = None,
+    replicas: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE=N", help="How many of a service.", show_default=False),
+    ] = None,
+    memory: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE=2g", help="Memory that a service may take.", show_default=False),
+    ] = None,
+    cpus: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE=1.5", help="CPUs that a service may take.", show_default=False),
+    ] = None,
     keep: Annotated[
         int | None, typer.Option(help="Releases to keep for rollbacks.", show_default=False)
     ] = None,
+    keep_logs: Annotated[
+        str | None, typer.Option(metavar="DAYS", help="Days to keep task logs: 30d", show_default=False)
+    ] = None,
+    keep_history: Annotated[
+        str | None, typer.Option(metavar="DAYS", help="Days to keep runs: 90d", show_default=False)
+    ] = None,
+    pytest: Annotated[bool, typer.Option("--pytest", help="Each deploy runs the tests first.")] = False,
+    require_clean: Annotated[
+        bool, typer.Option("--require-clean", help="Each deploy refuses uncommitted changes.")
+    ] = False,
 ) -> None:
     """Write a deployment into .astro/config.yaml; what stands there already stays as it is."""
-    from astro_cli.errors import UsageError
+    import shlex
+
     from astro_cli.remote import add_deployment
 
     app = obj(ctx)
-    wrong = next((pair for pair in env or () if "=" not in pair), None)
-    if wrong is not None:
-        raise UsageError(
-            f"`{wrong}` is not NAME=VALUE", hint="for example `--env AIRFLOW__CORE__PARALLELISM=32`"
-        )
+    limits: dict[str, dict[str, str]] = {}
+    for what, pairs in (("memory", _pairs(memory)), ("cpus", _pairs(cpus))):
+        for service, value in pairs.items():
+            limits.setdefault(service, {})[what] = value
     publish = {"port": port, "bind": bind, "certificate": certificate, "url": url}
+    retention = {"releases": keep, "logs": keep_logs, "history": keep_history}
     fields: dict[str, Any] = {
         "target": target,
         "host": host,
         "identity": identity,
+        "ssh_config": ssh_config,
         "registry": registry,
+        "executor": executor,
+        "replicas": {name: int(n) if n.isdecimal() else n for name, n in _pairs(replicas).items()},
+        "resources": limits,
         "parallelism": parallelism,
         "drain": drain,
-        "env": dict(pair.split("=", 1) for pair in env or ()),
+        "env": _pairs(env),
         "secrets": list(secret or ()),
         "secret_file": secret_file,
+        "secret_command": shlex.split(secret_command or ""),
         "database": database,
         "publish": {key: value for key, value in publish.items() if value is not None},
-        "retention": {"releases": keep} if keep is not None else {},
+        "retention": {key: value for key, value in retention.items() if value is not None},
+        "gates": {
+            name: True for name, wanted in (("pytest", pytest), ("require_clean", require_clean)) if wanted
+        },
     }
     made = add_deployment(app.project.root, name, {key: value for key, value in fields.items() if value})
     app.console.result(
@@ -131,6 +181,18 @@ def add(
             f"added {made.name}: {made.host.url}. Next: `astro deploy {made.name} --dry-run`"
         ),
     )
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    """What options of the form NAME=VALUE say."""
+    from astro_cli.errors import UsageError
+
+    wrong = next((pair for pair in given or () if "=" not in pair), None)
+    if wrong is not None:
+        raise UsageError(
+            f"`{wrong}` is not NAME=VALUE", hint="for example `--env AIRFLOW__CORE__PARALLELISM=32`"
+        )
+    return dict(pair.split("=", 1) for pair in given or ())
 
 
 def remove(ctx: typer.Context, name: Annotated[str, typer.Argument(help="Name of the deployment.")]) -> None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from astro_cli.airflow import HOME
+from astro_cli.airflow import HOME, UID
 from astro_cli.build_context import project_context, write_context
 from astro_cli.errors import AstroError, ProjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pathspec
 
@@ -39,6 +39,8 @@ CLASSPATH = "astro_bundle.AstroDagBundle"
 BUNDLE = "dags"
 STORAGE = "/tmp/astro-dags"  # noqa: S108 - of a container, which unpacks its versions there
 LOOK_SECONDS = 2
+KEEP = "keep.json"
+"""In the volume: the versions and tags that releases need, for `inside/janitor.py`."""
 _EMPTY = b"{}"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
@@ -224,8 +226,14 @@ class VolumeStore:
         layer = json.loads(bundle.manifest)["layers"][0]["digest"]
         files = {_hexadecimal(layer): bundle.layer, _hexadecimal(bundle.digest): bundle.manifest}
         with self._api.volume_door(self._volume, self._image) as door:
-            door.write({f"blobs/{name}": content for name, content in files.items()})
+            door.write({f"blobs/{name}": content for name, content in files.items()}, owner=UID)
             self._point(door, bundle.digest)
+
+    def keep(self, digests: Iterable[str], tags: Iterable[str]) -> None:
+        """Write down what releases still need; of the rest the janitor removes what no run needs either."""
+        needed = {"versions": sorted(map(_hexadecimal, digests)), "tags": sorted(tags)}
+        with self._api.volume_door(self._volume, self._image) as door:
+            door.write({KEEP: json.dumps(needed).encode()}, owner=UID)
 
     def point(self, digest: str) -> None:
         """See `BundleStore`."""
@@ -235,7 +243,7 @@ class VolumeStore:
             self._point(door, digest)
 
     def _point(self, door: VolumeDoor, digest: str) -> None:
-        door.write({f"tags/{self._tag}": f"{_hexadecimal(digest)}\n".encode()})
+        door.write({f"tags/{self._tag}": f"{_hexadecimal(digest)}\n".encode()}, owner=UID)
 
 
 def bundle_environment(tag: str, **source: str) -> dict[str, str]:

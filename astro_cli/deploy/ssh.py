@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from astro_cli.deployments import Deployment
     from astro_cli.process import Identity
 
+PREFIX = "astro-ssh-"
+LEFTOVER_SECONDS = 3600.0
 CONNECT_SECONDS = 10
 READY_SECONDS = 30.0
 OPTIONS = (
@@ -80,12 +84,15 @@ class SshConnection:
         self._folder = Path()
         self._tunnel: Identity | None = None
         self._pipe: tuple[int, int] | None = None
+        self._key: int | None = None
+        self._identity = ""
         self.socket = Path()
         """The host's engine, on this machine."""
 
     def __enter__(self) -> SshConnection:
+        _remove_leftovers()
         # Short: the name of a socket is limited to about a hundred characters.
-        self._folder = Path(tempfile.mkdtemp(prefix="astro-ssh-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         try:
             self._write_login()
             remote = self._remote_socket()
@@ -106,6 +113,8 @@ class SshConnection:
         if self._pipe is not None:
             for descriptor in self._pipe:
                 os.close(descriptor)
+        if self._key is not None:
+            os.close(self._key)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, argv: Sequence[str]) -> process.Completed:
@@ -161,7 +170,10 @@ class SshConnection:
         )
 
     def _write_login(self) -> None:
-        """Put key and host keys that come in variables into files that only we can read."""
+        """Put key and host keys that come in variables into files that only we can read.
+
+        The key goes to no disk where the system can keep it in memory: nothing of it is left when we are killed.
+        """
         if not self._environ.get(KEY_VARIABLE):
             return
         if not self._environ.get(KNOWN_HOSTS_VARIABLE):
@@ -169,10 +181,20 @@ class SshConnection:
                 f"{KEY_VARIABLE} is set, but {KNOWN_HOSTS_VARIABLE} is not: no host is trusted blindly",
                 hint="set it to the host's line of known_hosts, see `ssh-keyscan -p PORT HOST`",
             )
-        for variable in (KEY_VARIABLE, KNOWN_HOSTS_VARIABLE):
-            # CI systems cut the last line end or make it a Windows one, and ssh then refuses the key.
-            text = self._environ[variable].replace("\r\n", "\n").strip() + "\n"
-            write_atomic(self._folder / variable, text)
+        # CI systems cut the last line end or make it a Windows one, and ssh then refuses the key.
+        key, known_hosts = (
+            self._environ[variable].replace("\r\n", "\n").strip() + "\n"
+            for variable in (KEY_VARIABLE, KNOWN_HOSTS_VARIABLE)
+        )
+        write_atomic(self._folder / KNOWN_HOSTS_VARIABLE, known_hosts)
+        if sys.platform == "linux":
+            self._key = os.memfd_create(KEY_VARIABLE)
+            os.fchmod(self._key, 0o600)
+            os.write(self._key, key.encode())
+            self._identity = f"/proc/{os.getpid()}/fd/{self._key}"
+        else:
+            self._identity = str(self._folder / KEY_VARIABLE)
+            write_atomic(self._folder / KEY_VARIABLE, key)
 
     def _remote_socket(self) -> str:
         """Where the engine listens on the host; also the first, most telling, contact with it."""
@@ -199,8 +221,8 @@ class SshConnection:
             argv += ["-o", option]
         if deployment.identity:
             argv += ["-i", os.path.expanduser(deployment.identity), "-o", "IdentitiesOnly=yes"]  # noqa: PTH111
-        if self._environ.get(KEY_VARIABLE):
-            argv += ["-i", str(self._folder / KEY_VARIABLE), "-o", "IdentitiesOnly=yes"]
+        if self._identity:
+            argv += ["-i", self._identity, "-o", "IdentitiesOnly=yes"]
             argv += ["-o", f"UserKnownHostsFile={self._folder / KNOWN_HOSTS_VARIABLE}"]
         if deployment.host.port is not None:
             argv += ["-p", str(deployment.host.port)]
@@ -219,6 +241,30 @@ class SshConnection:
             hint=hint or f"try it by hand: `ssh {self._deployment.host.address}`",
             details=tuple(lines[:-1][-10:]),
         )
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of processes that were killed before they could.
+
+    Not at once: where containers share a folder for temporary files, the numbers of processes prove little.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        with suppress(OSError):
+            about = folder.stat()
+            is_ours = about.st_uid == os.getuid() and time.time() - about.st_mtime > LEFTOVER_SECONDS
+            if is_ours and number.isdecimal() and not _is_alive(int(number)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _listens(path: Path) -> bool:

@@ -25,7 +25,7 @@ API_SERVER = "api-server"
 API_URL = f"http://127.0.0.1:{airflow.API_PORT}"
 SCHEDULER_HEALTH = "http://127.0.0.1:8974/health"
 ENTRY = ("python3", f"{airflow.DEPLOYED_CODE}/entry.py")
-AIRFLOW_USER, AIRFLOW_UID, POSTGRES_UID = "50000:0", "50000", "999"
+AIRFLOW_USER, AIRFLOW_UID, POSTGRES_UID = f"{airflow.UID}:0", str(airflow.UID), "999"
 GRACE_SECONDS = 30
 DAGS_FOLDER = "/run/astro/dags"
 """Where containers see the published versions of the DAGs."""
@@ -134,7 +134,8 @@ def airflow_service(
         keep = configuration.get("retention", {})
         days = (str(keep.get("logs", 0)), str(keep.get("history", 0)))
         program = f"{airflow.DEPLOYED_CODE}/janitor.py"
-        container["Args"] = [*ENTRY, "run", "python3", program, f"{airflow.HOME}/logs", *days]
+        container["Args"] = [*ENTRY, "run", "python3", program, f"{airflow.HOME}/logs", *days, DAGS_FOLDER]
+        container["Mounts"] = [{**mount, "ReadOnly": False} for mount in container["Mounts"]]
     if service.name == API_SERVER:
         container["Args"].append("--proxy-headers")
         container["Healthcheck"] = _health(f"{API_URL}{airflow.HEALTH_PATH}")

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli import labels
 from astro_cli.airflow import ADMIN, AUTH_MANAGER
-from astro_cli.deploy import stack, swarm_lock
+from astro_cli.deploy import stack, swarm_lock, swarm_tasks
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
 from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
-from astro_cli.deploy.swarm_api import SwarmApi, config_text, parse_time
+from astro_cli.deploy.swarm_api import SwarmApi, config_text
 from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.errors import AstroError, TargetError
 from astro_cli.image import images_folder
 from astro_cli.ports import next_free
-from astro_cli.releases import read_release
+from astro_cli.releases import kept_releases, read_release
 from astro_cli.runtime.docker_api import RefusedError
 from astro_cli.runtime.docker_logs import read as read_logs
 from astro_cli.runtime.docker_logs import unframe
@@ -29,6 +29,7 @@ from astro_cli.runtime.forward import forwarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.registry import Credentials
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
 LOOK_SECONDS = 0.5
-DEATHS = 3
-"""A service that died this often will not come up."""
 LAST_LINES = 20
 JOB_SECONDS = 3600.0
 DATABASE_SECONDS = 120.0
@@ -101,6 +100,11 @@ class SwarmTarget:
         """That the engine may be used; see `SwarmApi.check`."""
         self.api.check()
 
+    def platform(self) -> str:
+        """What kind of machine it is, in the words of images."""
+        version = self.api.call("GET", "/version")
+        return f"{version['Os']}/{version['Arch']}"
+
     def state(self) -> State:
         """What is there."""
         services = self.api.services(self._label)
@@ -124,7 +128,7 @@ class SwarmTarget:
         release = spec["Labels"].get(labels.RELEASE)
         running, draining, containers, error = 0, 0, [], ""
         for task in self.api.tasks(spec["Name"]):
-            status, is_new = task["Status"], _release_of(task) == release
+            status, is_new = task["Status"], swarm_tasks.release_of(task) == release
             if status["State"] == "running" and task["DesiredState"] == "running" and is_new:
                 running += 1
                 containers.append(status["ContainerStatus"]["ContainerID"])
@@ -342,10 +346,11 @@ class SwarmTarget:
         spec = stack.postgres_job(self.names, "heads", release, self._store.ids(), _HEADS)
         return "".join(self._run_job(spec, "the metadata database cannot be asked for its version")).strip()
 
-    def backup(self, release: Release, name: str) -> str:
-        """Write the metadata database to the file `name` in the volume of backups."""
-        script = f'pg_dump --format=custom --file=part "$DATABASE"; mv part {name}'
-        script = f"cd /backups; {script}"
+    def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
+        """Write the metadata database to the file `name` in the volume of backups, then remove others."""
+        script = f'cd /backups; pg_dump --format=custom --file=part "$DATABASE"; mv part {name}'
+        if drop:
+            script += f"; rm -f {' '.join(drop)}"
         spec = stack.postgres_job(self.names, "backup", release, self._store.ids(), script)
         self._run_job(spec, "the backup of the metadata database failed")
         return name
@@ -386,7 +391,7 @@ class SwarmTarget:
                 time.sleep(LOOK_SECONDS)
             raise AstroError(f"{failure}: it did not end within {JOB_SECONDS / 60:.0f} minutes")
         finally:
-            containers = [_container_of(task) for task in self.api.tasks(name)]
+            containers = [swarm_tasks.container_of(task) for task in self.api.tasks(name)]
             self.api.remove_service(name)
             for container in filter(None, containers):  # the engine forgets a job's, and leaves it lying
                 with self.api.reached():
@@ -420,37 +425,17 @@ class SwarmTarget:
             lock.beat()
             time.sleep(LOOK_SECONDS)
 
-    def _is_up(self, name: str, release: int | None, began: Any) -> bool:  # noqa: ANN401 - a datetime
+    def _is_up(self, name: str, release: int | None, began: datetime) -> bool:
         service = self.api.service(self.names.of(name))
         if service is None:
             raise self._roll_error(name, release, "was removed by somebody")
-        tasks = [
-            task
-            for task in self.api.tasks(self.names.of(name))
-            if _release_of(task) == (str(release) if release is not None else None)
-        ]
-        dead = [
-            task
-            for task in tasks
-            if task["Status"]["State"] in ("failed", "rejected", "complete")
-            and parse_time(task["CreatedAt"]) >= began
-        ]
-        replicas = service["Spec"]["Mode"]["Replicated"]["Replicas"]
-        update = (service.get("UpdateStatus") or {}).get("State")
-        # A single one is started again and may come up; of several, a paused update would replace no other.
-        if len(dead) >= (1 if replicas > 1 and update == "paused" else DEATHS):
-            raise self._roll_error(name, release, f"died {len(dead)} time{'s' if len(dead) > 1 else ''}")
-        running = sum(
-            task["Status"]["State"] == "running" and task["DesiredState"] == "running" for task in tasks
-        )
-        return running >= replicas and update != "updating"
+        tasks = swarm_tasks.of_release(self.api.tasks(self.names.of(name)), release)
+        if lost := swarm_tasks.lost(service, tasks, began):
+            raise self._roll_error(name, release, lost)
+        return swarm_tasks.is_up(service, tasks)
 
     def _roll_error(self, name: str, release: int | None, what: str) -> RollError:
-        tasks = [
-            task
-            for task in self.api.tasks(self.names.of(name))
-            if _release_of(task) == (str(release) if release is not None else None)
-        ]
+        tasks = swarm_tasks.of_release(self.api.tasks(self.names.of(name)), release)
         dead = next((task for task in tasks if task["Status"]["State"] in ("failed", "rejected")), None)
         task = dead or next(iter(tasks), None)
         reason = (task["Status"].get("Err") or "") if task else ""
@@ -458,7 +443,7 @@ class SwarmTarget:
         return RollError(f"the service {name} {what}{f' ({reason})' if reason else ''}", details=tuple(lines))
 
     def _lines_of(self, task: Mapping[str, Any], tail: int | None) -> list[str]:
-        container = _container_of(task)
+        container = swarm_tasks.container_of(task)
         if not container:
             return [task["Status"].get("Err") or task["Status"].get("Message", "")]
         reader = EngineReader(self._endpoint)
@@ -608,9 +593,9 @@ class SwarmTarget:
                 continue
             for task in self.api.tasks(self.names.of(row.name)):
                 alive = task["Status"]["State"] in ("running", "starting")
-                if _container_of(task) and (alive or row.name not in containers):
+                if swarm_tasks.container_of(task) and (alive or row.name not in containers):
                     name = row.name if row.name not in containers else f"{row.name}.{len(containers)}"
-                    containers[name] = _container_of(task)
+                    containers[name] = swarm_tasks.container_of(task)
         proxy = self._inspect("containers", self.names.of(PROXY))
         if proxy is not None and (not query.services or PROXY in query.services):
             containers[PROXY] = proxy["Id"]
@@ -633,12 +618,15 @@ class SwarmTarget:
     # tidying
 
     def prune(self, keep: int) -> None:
-        """Remove what only releases need that cannot be returned to: images and secrets."""
-        live = [release for release in self._releases() if release.result == "live"]
-        gone, kept = live[:-keep], live[-keep:]
+        """Remove what only releases need that cannot be returned to: images and secrets. DAGs are the janitor's."""
+        releases = self._releases()
+        kept = kept_releases(releases, keep)
         images = {reference for each in kept for reference in (each.image, *each.companions.values())}
-        for reference in {each.image for each in gone} - images:
+        for reference in {each.image for each in releases} - images:
             self._remove_quietly(f"/images/{reference}")
+        with self.api.reached():
+            tags = {stack.dags_tag(each) for each in kept}
+            self._dags(kept[-1]).keep({each.dags for each in kept if each.dags}, tags)
         needed = {name for each in kept for name in each.secrets.values()}
         for name, each in self._store.stored().items():
             if name not in needed and each["Spec"]["Labels"].get("astro.role") == stack.USER:
@@ -655,15 +643,6 @@ class SwarmTarget:
 
     def _has_my_labels(self, marks: Mapping[str, str]) -> bool:
         return all(marks.get(key) == value for key, value in self.names.labels.items())
-
-
-def _release_of(task: Mapping[str, Any]) -> str | None:
-    found: str | None = (task["Spec"]["ContainerSpec"].get("Labels") or {}).get(labels.RELEASE)
-    return found
-
-
-def _container_of(task: Mapping[str, Any]) -> str:
-    return (task["Status"].get("ContainerStatus") or {}).get("ContainerID") or ""
 
 
 def _short_hash(text: str) -> str:

@@ -137,6 +137,9 @@ class Target(Protocol):
     def state(self) -> State:
         """What is there; changes nothing."""
 
+    def platform(self) -> str:
+        """What kind of machine it is, such as `linux/amd64`."""
+
     def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
         """Names whose values differ from what the target has."""
 
@@ -161,8 +164,8 @@ class Target(Protocol):
     def database_heads(self, release: Release) -> str:
         """Migration heads of the metadata database; empty for an empty one."""
 
-    def backup(self, release: Release, name: str) -> str:
-        """Write the metadata database to a file on the target; returns its name."""
+    def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
+        """Write the metadata database to a file on the target, then remove those in `drop`; returns its name."""
 
     def restore(self, release: Release, name: str) -> None:
         """Put a backup in the metadata database's place; services must be stopped."""
@@ -201,4 +204,4 @@ class Target(Protocol):
         """Append to the list of releases."""
 
     def prune(self, keep: int) -> None:
-        """Remove secrets and images of releases that cannot be returned to."""
+        """Remove secrets and images of releases that cannot be returned to, and let their DAGs go."""

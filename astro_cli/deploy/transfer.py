@@ -83,20 +83,29 @@ def transfer(
         AstroError: the host refuses the image, for example because its disk is full.
     """
     name = f"{repository}:{image_id.removeprefix('sha256:')[:12]}"
-    known = remote_api.image_id(image_id)
-    if known is None:
-        with tempfile.TemporaryFile() as archive:
-            local_api.save_image(image_id, archive)
-            image = SavedImage(archive)
-            try:
-                with _serving(image) as port:
-                    known = _pulled(remote_api, ssh, image, port, name, report)
-            except EngineError as exc:  # what is an engine to the adapter is the target here
-                raise TargetError(exc.message, hint=exc.hint, details=exc.details) from exc
-            report.detail(f"sent {image.sent} bytes of {image.size}")
-    else:
-        remote_api.tag(known, name)
+    with _reached():
+        known = remote_api.image_id(image_id)
+        if known is not None:
+            remote_api.tag(known, name)
+            return known
+    with tempfile.TemporaryFile() as archive:
+        local_api.save_image(image_id, archive)
+        image = SavedImage(archive)
+        with _reached(), _serving(image) as port:
+            known = _pulled(remote_api, ssh, image, port, name, report)
+        report.detail(f"sent {image.sent} bytes of {image.size}")
     return known
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """What is an engine to the adapter is the target here."""
+    try:
+        yield
+    except EngineError as exc:
+        raise TargetError(
+            f"lost the host: {exc.message}", hint="see whether it is up, then run the same command again"
+        ) from exc
 
 
 def _pulled(

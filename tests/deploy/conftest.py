@@ -1,4 +1,4 @@
-"""Tests in this folder deploy to a second host that is made on this machine; see `host.py`."""
+"""Tests in this folder deploy to second hosts that are made on this machine; see `host.py`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the second host, so that `-m "not deploy"` leaves it out."""
     for item in items:
         names = getattr(item, "fixturenames", ())
-        if "host" in names:
+        if {"host", "deployed_host"} & set(names):
             item.add_marker(pytest.mark.deploy)
             if "engine_url" in names:
                 item.add_marker(pytest.mark.engine)
 
 
-@pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The second host of this run, with a blank engine at first; shared, because deploying to it takes time."""
-    reason = missing()
-    if reason:
+def make_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A second host, as long as the generator lives; where none can be made the test is skipped and says why."""
+    if reason := missing():
         pytest.skip(reason)
     host = Host(tmp_path_factory.mktemp("host"))
     yield host
@@ -37,6 +35,18 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="session")
-def live(host: Host, engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A second host to which no project is deployed: tests may cut it off, fill its disk and restart its engine."""
+    yield from make_host(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def deployed_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """The host of `live` alone, so that nothing which other tests do or leave behind can matter to it."""
+    yield from make_host(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def live(deployed_host: Host, engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """A project in a git repository whose first version is deployed. Tests leave it healthy, in any version."""
-    return deployed.first(tmp_path_factory.mktemp("deployed"), host, engine_url)
+    return deployed.first(tmp_path_factory.mktemp("deployed"), deployed_host, engine_url)

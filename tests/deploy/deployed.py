@@ -199,6 +199,15 @@ class Deployed:
                 time.sleep(1)
             return {str(each.id): each.attrs["State"]["StartedAt"] for each in found}
 
+    def running(self, service: str) -> set[str]:
+        """Ids of the running containers of a service."""
+        with self.host.engine() as engine:
+            return {
+                str(each.id)
+                for each in engine.containers.list()
+                if f"-{NAME}-{service}." in (each.name or "")
+            }
+
     def objects(self) -> set[str]:
         """Every service, secret, config, volume and network there is."""
         with self.host.engine() as engine:
@@ -235,7 +244,9 @@ def first(folder: Path, host: Host, engine_url: str) -> Deployed:
     deployed.write_version("v1")
     deployed.commit("first")
     deployed.first = deployed.deploy()
-    deployed.password = deployed.first["admin_password"]
+    deployed.password = deployed.astro.json("deployment", "inspect", NAME, "--show-password")[
+        "admin_password"
+    ]
     return deployed
 
 

@@ -20,6 +20,7 @@ engine directly, past SSH). In tests take the fixture `host` of `conftest.py`; b
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -46,6 +47,7 @@ _PROGRAMS = {
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CGROUPS = Path("/sys/fs/cgroup")
 _CGROUP_PREFIX = "astro-host-"
+_NUMBERS = itertools.count(1)  # one process may make several
 
 # The first process of the host: makes its private folders, then collects what dies, as every init does.
 _INIT = """
@@ -109,7 +111,8 @@ class Host:
         self._children: list[subprocess.Popen[bytes]] = []
         self._link = ""
         remove_leftovers()
-        self.name = f"{_CGROUP_PREFIX}{os.getpid()}"
+        number = next(_NUMBERS)
+        self.name = f"{_CGROUP_PREFIX}{os.getpid()}{f'-{number}' if number > 1 else ''}"
         self._init = self._begin()
         try:
             self._connect_network()
@@ -352,7 +355,8 @@ class Host:
 def remove_leftovers(name: str = "") -> None:
     """Remove the control groups of hosts whose maker is gone, and of the host `name`."""
     for group in _CGROUPS.glob(f"**/{_CGROUP_PREFIX}*"):
-        if group.name == name or not Path(f"/proc/{group.name.removeprefix(_CGROUP_PREFIX)}").exists():
+        maker = group.name.removeprefix(_CGROUP_PREFIX).partition("-")[0]
+        if group.name == name or not Path(f"/proc/{maker}").exists():
             _remove_cgroup(group)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from tests.deploy.ci_jobs import PULL_REQUEST, PUSH, Job, runner_environment
-from tests.deploy.deployed import NAME, SECRET, SECRET_NAME
+from tests.deploy.deployed import DAG, NAME, SECRET, SECRET_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,8 @@ def on(runner: Job, system: str, folder: Path, gitlab: GitLab) -> Job:
         "CI_API_V4_URL": gitlab.url,
         "GITLAB_TOKEN": "gitlab-token",
     }
-    subprocess.run(["git", "-C", runner.folder, "clean", "-fdxq", "-e", ".astro"], check=True)
+    for command in (("reset", "-q", "--hard"), ("clean", "-fdxq", "-e", ".astro")):
+        subprocess.run(["git", "-C", runner.folder, *command], check=True)
     return Job(system, runner.folder, folder, environ, runner.secrets)
 
 
@@ -145,6 +146,7 @@ def test_a_pull_request_is_checked_and_its_plan_becomes_a_comment(
 ) -> None:
     before = live.containers()
     job = on(runner, system, tmp_path, gitlab)
+    (job.folder / "dags/slow.py").write_text(DAG.format(version=f"asked for on {system}"))
     assert job.run(PULL_REQUEST, "new-dag") == 0, "".join(job.said)
     places = {
         "github": lambda: (tmp_path / "comment").read_text(),

@@ -99,6 +99,43 @@ def test_a_deploy_keeps_running_tasks_keys_logins_and_the_api(live: Deployed) ->
     assert len(live.images()) == 1
 
 
+@pytest.mark.long
+def test_a_task_that_needs_longer_than_it_may_take_does_not_survive_the_deploy(live: Deployed) -> None:
+    """The control of the test above, which would pass as well if nothing ever ended an old scheduler."""
+    configuration = live.astro.folder / ".astro/config.yaml"
+    text = configuration.read_text()
+    # So that Airflow looks for lost tasks at once, and not after minutes.
+    soon = "".join(
+        f"      AIRFLOW__SCHEDULER__{name}: '{seconds}'\n"
+        for name, seconds in (("ORPHANED_TASKS_CHECK_INTERVAL", 10), ("TASK_INSTANCE_HEARTBEAT_TIMEOUT", 30))
+    )
+    configuration.write_text(text.replace("    drain: 2m\n", f"    drain: 5s\n    env:\n{soon}"))
+    try:
+        live.write_version("hasty")
+        live.deploy()
+        old = live.containers()
+        run = live.trigger(seconds=240)
+        began = live.wait_for_task(run, "running")
+        live.write_version("hastier")
+        live.deploy()
+        schedulers = live.running("scheduler")
+        assert len(schedulers) == 1, "the old scheduler did not end in its five seconds"
+        assert not schedulers & set(old), "the scheduler was not replaced"
+        end = time.monotonic() + 200
+        while is_untouched(task := live.task(run), began):
+            assert time.monotonic() < end, f"nobody noticed that the task was lost: {task}"
+            time.sleep(1)
+    finally:
+        configuration.write_text(text)
+        live.deploy()
+        live.request("PATCH", f"/api/v2/dags/slow/dagRuns/{run}", json={"state": "failed"})
+
+
+def is_untouched(task: dict[str, Any], began: dict[str, Any]) -> bool:
+    """Whether it is still the try that began, on the scheduler where it began."""
+    return task["state"] == "running" and all(task[key] == began[key] for key in ("try_number", "hostname"))
+
+
 def test_releases_are_listed_and_a_rollback_brings_one_back_whole(live: Deployed) -> None:
     live.write_version("old")
     live.deploy("--description", "the old one")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import time
 from pathlib import Path
 
-from astro_cli.deploy.inside.janitor import run
+from astro_cli.deploy.inside.janitor import remove_versions, run
+
+NOW = time.time()
 
 
 def old(path: Path, days: float) -> Path:
@@ -56,3 +61,32 @@ def test_history_is_cleaned_by_airflow_itself(tmp_path: Path, monkeypatch):
     said = (tmp_path / "said").read_text()
     assert said.startswith("db clean --clean-before-timestamp 2")
     assert said.endswith("--skip-archive --yes\n")
+
+
+def test_versions_of_the_dags_go_that_no_release_no_run_and_no_tag_needs(tmp_path: Path):
+    (tmp_path / "keep.json").write_text(json.dumps({"versions": ["released"], "tags": ["release-9"]}))
+    for name in ("released", "run", "pointed-to", "gone", "young"):
+        layer = hashlib.sha256(name.encode()).hexdigest()
+        days = 0.5 if name == "young" else 2
+        old(tmp_path / "blobs" / name, days).write_text(
+            json.dumps({"layers": [{"digest": f"sha256:{layer}"}]})
+        )
+        for path in (tmp_path / "blobs" / name, old(tmp_path / "blobs" / layer, days)):
+            os.utime(path, (NOW - days * 86_400,) * 2)
+    for tag, version in (("release-9", "pointed-to"), ("release-3", "gone")):
+        old(tmp_path / "tags" / tag, days=2).write_text(f"{version}\n")
+        os.utime(tmp_path / "tags" / tag, (NOW - 2 * 86_400,) * 2)
+
+    removed = remove_versions(tmp_path, {"run"}, before=NOW - 86_400)
+
+    left = {path.name for path in (tmp_path / "blobs").iterdir() if len(path.name) < 64}
+    assert (removed, left) == (3, {"released", "run", "pointed-to", "young"})
+    assert len(list((tmp_path / "blobs").iterdir())) == 8
+    assert [path.name for path in (tmp_path / "tags").iterdir()] == ["release-9"]
+
+
+def test_before_the_first_deploy_of_this_astro_no_version_goes(tmp_path: Path):
+    blob = old(tmp_path / "blobs/x", days=9)
+
+    assert remove_versions(tmp_path, set(), before=blob.stat().st_mtime + 1) == 0
+    assert blob.exists()

@@ -100,7 +100,23 @@ def test_the_scheduler_may_finish_its_tasks():
 
 
 def test_old_logs_and_history_go_after_the_days_of_the_configuration():
-    assert container(services()["janitor"])["Args"][-3:] == ["/opt/airflow/logs", "30", "90"]
+    assert container(services()["janitor"])["Args"][-4:] == [
+        "/opt/airflow/logs",
+        "30",
+        "90",
+        "/run/astro/dags",
+    ]
+
+
+def test_the_janitor_alone_may_remove_versions_of_the_dags():
+    writers = [
+        name
+        for name, service in services().items()
+        for mount in container(service)["Mounts"]
+        if mount["Target"] == stack.DAGS_FOLDER and not mount["ReadOnly"]
+    ]
+
+    assert writers == ["janitor"]
 
 
 def test_a_release_that_knew_no_janitor_has_none():

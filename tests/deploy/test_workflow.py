@@ -40,6 +40,7 @@ class FakeTarget:
         self.secrets_differ: tuple[str, ...] = ()
         self.dags: dict[int, str] = {}
         self.marks: dict[str, str] = {}
+        self.dropped: tuple[str, ...] = ()
 
     def _do(self, what: str) -> None:
         self.done.append(what)
@@ -49,6 +50,9 @@ class FakeTarget:
     def state(self) -> State:
         services = tuple(ServiceState(name, release, 1, 1) for name, release in self.running.items())
         return State(tuple(self.releases), services)
+
+    def platform(self) -> str:
+        return "linux/amd64"
 
     def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
         return self.secrets_differ
@@ -93,8 +97,9 @@ class FakeTarget:
     def logs(self, query: LogQuery) -> Iterator[LogLine]:
         return iter(LogLine("", name, f"{name} is unwell") for name in query.services)
 
-    def backup(self, release: Release, name: str) -> str:
+    def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
         self._do(f"backup of {self.heads}")
+        self.dropped = tuple(drop)
         return name
 
     def restore(self, release: Release, name: str) -> None:
@@ -537,3 +542,40 @@ def test_dags_alone_leave_what_a_killed_deploy_began_to_those_that_can_finish_it
         deployer.deploy_dags(built, OPTIONS)
     assert target.done == ["lock"]  # and no "unlock"
     assert target.marks == {"step": "roll", "release": "2", "backup": "before-release-000002.dump"}
+
+
+def test_an_image_for_another_kind_of_machine_is_refused_in_a_sentence(deployer, target, built):
+    deployer.check(replace(built, platform="linux/amd64"), target.state())
+
+    with pytest.raises(UsageError, match="the image is for linux/arm64, but the host is linux/amd64"):
+        deployer.check(replace(built, platform="linux/arm64"), target.state())
+
+
+def test_an_older_airflow_on_a_migrated_database_is_told_the_way_back(deployer, target, built):
+    old = replace(newer(built), airflow_version="3.2.10")
+    deployer.deploy(old, Secrets(), OPTIONS)
+    deployer.deploy(replace(built, heads="h2"), Secrets(), OPTIONS)
+
+    with pytest.raises(
+        UsageError, match=r"Airflow 3\.2\.10 cannot read the metadata database of release 2"
+    ) as error:
+        deployer.check(old, target.state())
+
+    assert "`astro deployment rollback 1 --restore-database`" in str(error.value.hint)
+    deployer.check(replace(built, airflow_version="3.4.0", heads="h3"), target.state())
+
+
+def test_with_a_backup_those_go_over_which_no_rollback_leads(target, built):
+    deployer = Deployer(replace(DEPLOYMENT, keep=2), target, RecordingReport())
+    heads = ["h1", "h2", "h3", "h4"]
+    for number, head in enumerate(heads):
+        image = f"sha256:{number}" + "5" * 63
+        deployer.deploy(
+            replace(built, image_id=image, content=str(number) * 64, heads=head), Secrets(), OPTIONS
+        )
+
+    kept = {f"before-release-{number:06d}.dump" for number in range(1, 5)} - set(target.dropped)
+    assert target.dropped == ("before-release-000001.dump", "before-release-000002.dump")
+    assert kept == {"before-release-000003.dump", "before-release-000004.dump"}
+    deployer.rollback(3, Secrets(), OPTIONS, restore=True)
+    assert "restore before-release-000004.dump" in target.done
