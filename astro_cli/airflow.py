@@ -17,6 +17,9 @@ POSTGRES_MAJOR = "17"
 HOME = "/opt/airflow"
 """AIRFLOW_HOME in the engine image; the project is copied and mounted there."""
 
+UID = 50_000
+"""Number of the user that Airflow runs as in the engine image."""
+
 API_PORT = 8080
 """Port of the api-server inside its container."""
 
@@ -37,6 +40,7 @@ class Site:
         project: the folder that holds `dags`, `plugins` and `include`; importable.
         api_host: address on which the api-server listens.
         database: SQLAlchemy address, in which `{password}` stands for the sandbox's own.
+        services_on_loopback: the project's services are reached on this machine's loopback, not by their names.
     """
 
     home: str
@@ -44,6 +48,7 @@ class Site:
     api_host: str
     api_port: int
     database: str
+    services_on_loopback: bool = False
 
 
 CONTAINER = Site(

@@ -45,6 +45,9 @@ def postgres_image(airflow_version: str) -> str:
     return f"localhost/astro/postgres:{POSTGRES_MAJOR}-airflow{airflow_version}"
 
 
+SERVICES_IMAGE = "localhost/astro/services:latest"
+"""The name of the image behind the services that astro brings for a project's pipelines."""
+
 PROXY_IMAGE = "localhost/astro/proxy:latest"
 """The name of the image that stands in front of a deployment's api-servers."""
 

@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from astro_cli import hot_objects, ports
+from astro_cli import hot_objects, ports, service_start
 from astro_cli.airflow import PROJECT_FOLDERS, RESERVED
 from astro_cli.diagnosis import describe_death, suggest_fix
 from astro_cli.envfile import load_env
 from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError, UsageError
 from astro_cli.objects import Objects, api_bodies, load_objects
+from astro_cli.project_services import (
+    WAREHOUSE,
+    connection_variable,
+    read_services,
+    task_environment,
+)
 from astro_cli.runtime.engine import (
     NEW_DATABASE,
     Change,
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.project import Project
+    from astro_cli.project_services import PlacedService, ProjectService
     from astro_cli.runtime.engine import Engine, Report, SandboxStatus, ServiceStatus
     from astro_cli.services import Stack
     from astro_cli.settings import Settings
@@ -95,6 +102,7 @@ class _Inputs:
     objects_hash: str
     folders: tuple[str, ...]
     hot: tuple[str, ...] = ()
+    services: tuple[ProjectService, ...] = ()
 
 
 class Sandbox:
@@ -152,6 +160,7 @@ class Sandbox:
                     "the sandbox goes on starting; `astro airflow ps` shows it, `astro airflow stop` ends it"
                 ):
                     self._wait_until_healthy(stack, environment, changes, options.wait_seconds, report)
+                    self._fill_warehouse(stack, changes, report)
                     self._apply_objects(stack, inputs, changes, report)
                     if changes:
                         self._engine.tidy(stack.sandbox_id, environment)
@@ -246,6 +255,8 @@ class Sandbox:
                 f"the project has no folder `dags` ({root / 'dags'})",
                 hint="make it (`mkdir dags`), or write the missing files with `astro airflow init --force`",
             )
+        services = read_services(root)
+        self._warn_of_hidden(services, objects, environment, report)
         hot = tuple(hot_objects.read_hot_files(root))
         hot_folder = (hot_objects.FOLDER,) if hot else ()
         if hot and any(name.startswith(hot_objects.PREFIX) for name in environment):
@@ -258,7 +269,25 @@ class Sandbox:
             objects_hash=hashlib.sha256(json.dumps(api_bodies(objects)).encode()).hexdigest(),
             folders=tuple(folder for folder in (*PROJECT_FOLDERS, *hot_folder) if (root / folder).is_dir()),
             hot=hot,
+            services=services,
         )
+
+    @staticmethod
+    def _warn_of_hidden(
+        services: tuple[ProjectService, ...], objects: Objects, environment: Mapping[str, str], report: Report
+    ) -> None:
+        """Airflow asks the environment before its database: a connection of a service hides one of the file."""
+        written = {connection_variable(each.conn_id): each.conn_id for each in objects.connections}
+        for service in services:
+            for connection in service.connections:
+                variable = connection_variable(connection)
+                if variable in environment:
+                    report.warn(f"{variable} in the environment file hides the service {service.name}")
+                elif variable in written:
+                    report.warn(
+                        f"the connection {written[variable]} leads to the service {service.name} here, "
+                        "not to what the settings file says"
+                    )
 
     def _bring_up(
         self, options: StartOptions, inputs: _Inputs, environment: Environment, report: Report
@@ -266,6 +295,7 @@ class Sandbox:
         running = self._running_port()
         self._check_database_port(options.expose_db, running)
         refused = 0
+        lost: set[int] = set()
         for _ in range(PORT_TRIES):
             port = self._choose_port(options.port, running, refused, report)
             if port == options.expose_db:
@@ -273,10 +303,19 @@ class Sandbox:
                     f"port {port} cannot be both the web UI's and Postgres's",
                     hint="give --expose-db another port",
                 )
-            stack = self._stack(options, inputs, port)
+            placed = self._place(inputs, options.expose_db, {port, *lost}, report)
+            stack = self._stack(options, inputs, port, placed)
             try:
                 changes = self._engine.up(stack, environment, report)
             except PortTakenError as exc:  # somebody took it between our look and the engine's
+                owner = next((each for each in placed if exc.port in each.ports.values()), None)
+                if owner is not None and exc.port != options.expose_db:
+                    if exc.port in owner.service.fixed.values():
+                        raise service_start.port_error(
+                            owner.service, exc.port, self._holder(exc.port)
+                        ) from exc
+                    lost.add(exc.port)
+                    continue
                 if options.port is not None or exc.port != port:
                     option = "--port" if exc.port == port else "--expose-db"
                     raise self._port_error(exc.port, option) from exc
@@ -287,13 +326,38 @@ class Sandbox:
                 expose_db=options.expose_db,
                 engine=self._engine.name,
                 key=key_id(stack.private["AIRFLOW__CORE__FERNET_KEY"]),
+                service_ports=service_start.remembered(placed) or None,
             )
             return stack, changes
         raise AstroError(
             "no port stayed free long enough to publish the web UI", hint="choose one with --port"
         )
 
-    def _stack(self, options: StartOptions, inputs: _Inputs, port: int) -> Stack:
+    def _place(
+        self, inputs: _Inputs, database_port: int | None, avoid: set[int], report: Report
+    ) -> tuple[PlacedService, ...]:
+        if not inputs.services:
+            return ()
+        known = self.state.get("service_ports")
+        chooser = service_start.Ports(known if isinstance(known, dict) else {}, self.status(), self._holder)
+        return chooser.place(
+            inputs.services, self._project.root, database_port=database_port, avoid=avoid, report=report
+        )
+
+    def _fill_warehouse(self, stack: Stack, changes: tuple[Change, ...], report: Report) -> None:
+        placed = next((each for each in stack.added if each.service.kind == WAREHOUSE), None)
+        if placed is not None and (changes or self.state.get("warehouse") != placed.seed):
+            password = self.state.secrets()[WAREHOUSE]
+            service_start.Warehouse(self._engine, stack.sandbox_id, password).make(
+                placed, self._project.root, report
+            )
+            self.state.remember(warehouse=placed.seed)
+
+    def _stack(
+        self, options: StartOptions, inputs: _Inputs, port: int, placed: tuple[PlacedService, ...]
+    ) -> Stack:
+        site = self._engine.site(self.state.sandbox_id, self._project, port)
+        secrets = self.state.secrets()
         return build_stack(
             sandbox_id=self.state.sandbox_id,
             project_id=self._project.project_id,
@@ -302,11 +366,13 @@ class Sandbox:
             folders=inputs.folders,
             port=port,
             database_port=options.expose_db,
-            site=self._engine.site(self.state.sandbox_id, self._project, port),
+            site=site,
             parallelism=self._settings.number("sandbox.parallelism") or _default_parallelism(),
-            secrets=self.state.secrets(),
+            secrets=secrets,
             user_environment=inputs.environment,
             hot_objects_kinds=inputs.hot,
+            added=placed,
+            added_environment=task_environment(placed, site, secrets),
         )
 
     def _running_port(self) -> int | None:

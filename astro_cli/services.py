@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from astro_cli.project_services import PlacedService
+
 
 @dataclass(frozen=True)
 class ServiceSpec:
@@ -88,6 +90,7 @@ class Stack:
         environment: plain settings.
         private: secrets and the user's `.env`, as environment variables of every Airflow process.
         database_password: of the role `airflow`.
+        added: the services that the project declares.
     """
 
     sandbox_id: str
@@ -101,6 +104,7 @@ class Stack:
     private: Mapping[str, str] = field(repr=False)
     database_password: str = field(repr=False)
     services: tuple[ServiceSpec, ...] = SERVICES
+    added: tuple[PlacedService, ...] = ()
 
     @property
     def url(self) -> str:
@@ -127,11 +131,15 @@ def build_stack(
     secrets: Mapping[str, str],
     user_environment: Mapping[str, str],
     hot_objects_kinds: Iterable[str] = (),
+    added: tuple[PlacedService, ...] = (),
+    added_environment: Mapping[str, str] | None = None,
 ) -> Stack:
     """Resolve the table for one project.
 
     Args:
         hot_objects_kinds: which files of `hot_objects` the project has.
+        added: the services that the project declares.
+        added_environment: how tasks find these.
 
     The user's environment wins over the sandbox's settings, except for `airflow.RESERVED`.
     """
@@ -140,7 +148,7 @@ def build_stack(
     )
     if not any(name.startswith(hot_objects.PREFIX) for name in user_environment):
         own |= hot_objects.backend_environment(hot_objects_kinds, site.project)
-    private = airflow.private_environment(secrets, site=site)
+    private = {**(added_environment or {}), **airflow.private_environment(secrets, site=site)}
     private.update({k: v for k, v in user_environment.items() if k not in airflow.RESERVED})
     return Stack(
         sandbox_id=sandbox_id,
@@ -153,4 +161,5 @@ def build_stack(
         environment={k: v for k, v in own.items() if k not in private},
         private=private,
         database_password=secrets["database"],
+        added=added,
     )

@@ -86,7 +86,7 @@ class SandboxState:
         )
 
     def secrets(self) -> dict[str, str]:
-        """The sandbox's own random secrets, made once and kept: `database`, `fernet`, `jwt`, `api`."""
+        """The sandbox's own random secrets, made once and kept: `database`, `fernet`, `jwt`, `api`, `warehouse`."""
         path = self.folder / "secrets.json"
         known = read_json(path)
         missing = {name: make() for name, make in _SECRETS.items() if not isinstance(known.get(name), str)}
@@ -138,6 +138,7 @@ _SECRETS: dict[str, Callable[[], str]] = {
     "fernet": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     "jwt": lambda: secrets.token_urlsafe(48),
     "api": lambda: secrets.token_urlsafe(48),
+    "warehouse": lambda: secrets.token_hex(16),
 }
 
 

@@ -135,6 +135,11 @@ class Database:
         command = ["pg_restore", "--exit-on-error", "--no-owner", "--no-privileges", "--single-transaction"]
         self._execute([*command, "-d", database], source=dump, environment={"PGUSER": LIVE})
 
+    def script(self, source: IO[bytes], *, database: str, user: str, password: str) -> None:
+        """Run a file of SQL in one transaction, with the rights of one user. `\\commands` of psql work as well."""
+        command = ["psql", "-Xq", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f", "-", "-d", database]
+        self._execute([*command], source=source, environment={"PGUSER": user, "PGPASSWORD": password})
+
     def _psql(self, statements: Sequence[str], database: str) -> str:
         commands = [word for statement in statements for word in ("-c", statement)]
         return self._execute(["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database, *commands])

@@ -6,12 +6,14 @@ import io
 import json
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
 from astro_cli.errors import AstroError, ProjectError
+from astro_cli.project_services import WAREHOUSE
+from astro_cli.runtime import docker_services
+from astro_cli.runtime.docker_services import epoch
 from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus, ServiceStatus
 from astro_cli.runtime.engine_http import NotFound, find_reader
 from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedContainer, PrivateFile, plan
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from astro_cli.project import Project
     from astro_cli.runtime.docker_api import DockerApi
+    from astro_cli.runtime.docker_images import ImageBuilder
     from astro_cli.runtime.endpoint import EngineInfo
     from astro_cli.runtime.engine import Environment, ExecRequest, LogLine, LogQuery, PrepareOptions, Report
     from astro_cli.runtime.engine_http import EngineReader
@@ -72,11 +75,12 @@ class DockerEngine:
         self, project: Project, sandbox_id: str, options: PrepareOptions, report: Report
     ) -> Environment:
         """See `Engine.prepare`."""
+        return self._builder().prepare(project, sandbox_id, options, report)
+
+    def _builder(self) -> ImageBuilder:
         from astro_cli.runtime.docker_images import ImageBuilder
 
-        return ImageBuilder(self.reader, lambda: self.api, self._environ, self._settings()).prepare(
-            project, sandbox_id, options, report
-        )
+        return ImageBuilder(self.reader, lambda: self.api, self._environ, self._settings())
 
     def site(self, sandbox_id: str, project: Project, port: int) -> airflow.Site:  # noqa: ARG002 - always the same
         """See `Engine.site`."""
@@ -86,7 +90,8 @@ class DockerEngine:
 
     def up(self, stack: Stack, environment: Environment, report: Report) -> tuple[Change, ...]:
         """See `Engine.up`."""
-        wanted = self._containers(stack, environment)
+        images = self._service_images(stack, environment, report)
+        wanted = self._containers(stack, environment, images)
         self._check_volume(stack, environment)
         observed = self._observe(stack.sandbox_id)
         if not self._list("/networks", stack.sandbox_id):
@@ -118,6 +123,17 @@ class DockerEngine:
             raise
         return tuple(changes)
 
+    def _service_images(self, stack: Stack, environment: Environment, report: Report) -> dict[str, str]:
+        """The image of each service of the project that has one."""
+        images = {}
+        for each in stack.added:
+            if each.service.kind == "own":
+                if each.service.image is not None:
+                    images[each.name] = self._builder().pulled(each.service.image, report)
+            elif each.service.kind != WAREHOUSE:
+                images[each.name] = self._builder().stand_ins(environment.airflow_version, report)
+        return images
+
     def _discard_new_database(self, stack: Stack) -> None:
         """Remove a volume made just now: a full disk may have left it half filled, of use to no later start."""
         with suppress(AstroError):  # the engine is gone: what led here is the error to show
@@ -146,9 +162,9 @@ class DockerEngine:
 
     def restart(self, sandbox_id: str, service: str) -> None:
         """See `Engine.restart`."""
-        spec = next(spec for spec in SERVICES if spec.name == service)
-        container_id = self._running_container(sandbox_id, spec.container)
-        if spec.container == "airflow":
+        container = _container_of(service)
+        container_id = self._running_container(sandbox_id, container)
+        if container == "airflow":
             code, output = self.api.output_of(container_id, [*SUPERVISOR, "restart", RUN_DIR, service])
             if code != 0:
                 raise AstroError(f"`{service}` was not restarted: {output.strip()}")
@@ -194,10 +210,10 @@ class DockerEngine:
 
     def exec(self, sandbox_id: str, request: ExecRequest) -> int:
         """See `Engine.exec`."""
-        spec = next(spec for spec in SERVICES if spec.name == request.service)
-        container_id = self._running_container(sandbox_id, spec.container)
+        container = _container_of(request.service)
+        container_id = self._running_container(sandbox_id, container)
         command = list(request.command)
-        if spec.container == "airflow":
+        if container == "airflow":
             command = [*SUPERVISOR, "exec", RUN_DIR, "--", *command]
         return self.api.run_inside(
             container_id,
@@ -217,7 +233,9 @@ class DockerEngine:
 
     # rendering the stack
 
-    def _containers(self, stack: Stack, environment: Environment) -> tuple[ContainerSpec, ...]:
+    def _containers(
+        self, stack: Stack, environment: Environment, images: Mapping[str, str]
+    ) -> tuple[ContainerSpec, ...]:
         uid = self._container_uid(stack.root)
         supervisor_config = {
             "services": {spec.name: ["airflow", *spec.command] for spec in hosted_by("airflow")},
@@ -228,6 +246,10 @@ class DockerEngine:
             "fork": True,
             "debugger": True,
         }
+        database_port = stack.database_port or next(
+            (port for each in stack.added if each.service.kind == WAREHOUSE for port in each.ports.values()),
+            None,
+        )
         folders = [Mount(str(stack.root / folder), f"{airflow.HOME}/{folder}") for folder in stack.folders]
         return (
             ContainerSpec(
@@ -237,7 +259,7 @@ class DockerEngine:
                 user=f"{POSTGRES_UID}:{POSTGRES_UID}",
                 environment={},
                 mounts=(Mount(_volume(stack, "database"), DATABASE_FOLDER),),
-                ports={5432: stack.database_port} if stack.database_port else {},
+                ports={5432: database_port} if database_port else {},
                 files=(PrivateFile(f"{RUN_DIR}/password", stack.database_password, POSTGRES_UID),),
                 stop_seconds=STOP_SECONDS,
             ),
@@ -254,7 +276,9 @@ class DockerEngine:
                     PrivateFile(f"{RUN_DIR}/environment.json", json.dumps(dict(stack.private)), uid),
                 ),
                 stop_seconds=STOP_SECONDS,
+                marks=docker_services.marks(stack),
             ),
+            *docker_services.containers(stack, images, project_image=environment.reference, user=uid),
         )
 
     def _container_uid(self, root: Path) -> int:
@@ -307,7 +331,8 @@ class DockerEngine:
             self.api.create_network(_network(stack), _labels(stack))
             changes.append(Change("create", "network"))
         found = {volume["Name"] for volume in self._volumes(stack.sandbox_id)}
-        for role in ("database", "logs"):
+        added = (f"service-{each.name}" for each in stack.added if docker_services.keeps_data(each))
+        for role in ("database", "logs", *added):
             if _volume(stack, role) not in found:
                 marks = {
                     **_labels(stack),
@@ -391,23 +416,27 @@ class DockerEngine:
                 continue
         told = self._supervisor_status(inspected.get("airflow"))
         marks = next(iter(parts.values()))["Labels"]
-        running = sum(detail["State"]["Running"] for detail in inspected.values())
+        added = docker_services.declared(parts["airflow"]["Labels"]) if "airflow" in parts else {}
+        wanted = {*CONTAINERS, *(name for name, told in added.items() if told["kind"] != WAREHOUSE)}
+        running = sum(detail["State"]["Running"] for name, detail in inspected.items() if name in wanted)
+        postgres = self._postgres_status(inspected.get("postgres"), told, memory=memory)
         image = self._image(inspected.get("airflow"))
         return SandboxStatus(
             sandbox_id=sandbox_id,
             project_name=marks.get(labels.NAME, "?"),
             path=marks.get(labels.PATH, "?"),
-            state="stopped" if not running else "running" if running == len(CONTAINERS) else "partial",
+            state="stopped" if not running else "running" if running == len(wanted) else "partial",
             port=int(marks[labels.PORT]) if marks.get(labels.PORT, "").isdigit() else None,
             services=(
-                self._postgres_status(inspected.get("postgres"), told, memory=memory),
+                postgres,
                 *(
                     _service_status(spec.name, inspected.get("airflow"), told)
                     for spec in hosted_by("airflow")
                 ),
+                *docker_services.statuses(added, inspected, postgres, self._memory if memory else None),
             ),
             airflow_version=(image.get("Config") or {}).get("Labels", {}).get(labels.AIRFLOW_VERSION),
-            image_created=_epoch(image.get("Created")),
+            image_created=epoch(image.get("Created")),
             database=told.get("database"),
         )
 
@@ -424,7 +453,7 @@ class DockerEngine:
                 told: dict[str, Any] = json.load(content) if content else {}
         except (NotFound, tarfile.TarError, KeyError, ValueError):
             return {}
-        started = _epoch(container["State"].get("StartedAt")) or 0.0
+        started = epoch(container["State"].get("StartedAt")) or 0.0
         return told if float(told.get("updated_at", 0)) >= started else {}
 
     def _postgres_status(
@@ -442,7 +471,7 @@ class DockerEngine:
             "postgres",
             "running",
             health="healthy" if ready else "starting",
-            started_at=_epoch(state["StartedAt"]),
+            started_at=epoch(state["StartedAt"]),
             memory=self._memory(container["Id"]) if memory else None,
             restarts=int(container.get("RestartCount", 0)),
         )
@@ -505,19 +534,16 @@ def _volume(stack: Stack, role: str) -> str:
     return f"astro-{stack.sandbox_id}-{role}"
 
 
+def _container_of(service: str) -> str:
+    """The container in which a service runs: one of the project's has its own, and the warehouse is in Postgres."""
+    name = "postgres" if service == WAREHOUSE else service
+    return next((spec.container for spec in SERVICES if spec.name == name), name)
+
+
 def _stop_order(container: Mapping[str, Any]) -> int:
-    """Airflow goes first, so that it can still say goodbye to its database."""
-    return int(container["Labels"].get(labels.SERVICE) == "postgres")
+    """Airflow goes first, so that it can still say goodbye to its database; then what its tasks talked to."""
+    return {"airflow": 0, "postgres": 2}.get(container["Labels"].get(labels.SERVICE, ""), 1)
 
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
-
-
-def _epoch(timestamp: str | None) -> float | None:
-    """Seconds since the epoch of the engine's RFC 3339 time; None for its zero time."""
-    if not timestamp or timestamp.startswith("0001-"):
-        return None
-    whole, _, fraction = timestamp.rstrip("Z").partition(".")
-    digits = "".join(char for char in fraction if char.isdigit())[:6].ljust(6, "0")
-    return datetime.fromisoformat(f"{whole}.{digits}+00:00").timestamp()

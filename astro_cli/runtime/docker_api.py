@@ -262,13 +262,16 @@ class DockerApi:
                 # Not `binds`: those break at a colon in the path, and make folders that do not exist.
                 mounts=[
                     docker.types.Mount(
-                        mount.target, mount.source, type="bind" if mount.source.startswith("/") else "volume"
+                        mount.target,
+                        mount.source,
+                        type="bind" if mount.source.startswith("/") else "volume",
+                        read_only=mount.read_only,
                     )
                     for mount in spec.mounts
                 ],
                 port_bindings={inside: (bind, outside) for inside, outside in spec.ports.items()},
-                restart_policy={"Name": "unless-stopped"} if keep else None,
-                cap_drop=["ALL"],
+                restart_policy=_restart_policy(spec, keep=keep),
+                cap_drop=[] if spec.strange else ["ALL"],
                 security_opt=["no-new-privileges:true"],
                 log_config=docker.types.LogConfig(type="json-file", config=LOG_CONFIG),
                 extra_hosts={"host.docker.internal": "host-gateway"},
@@ -285,7 +288,7 @@ class DockerApi:
                     user=spec.user,
                     environment=dict(spec.environment),
                     ports=list(spec.ports),
-                    labels={**labels, "astro.config-hash": spec.config_hash},
+                    labels={**labels, **spec.marks, "astro.config-hash": spec.config_hash},
                     host_config=host_config,
                     networking_config=networking,
                 )["Id"]
@@ -439,15 +442,30 @@ class VolumeDoor:
             content = archive.extractfile(archive.getmembers()[0])
             return content.read() if content is not None else None
 
-    def write(self, files: Mapping[str, bytes]) -> None:
-        """Write files with the folders above them, for everybody to read. A reader may meet a part of one."""
+    def write(self, files: Mapping[str, bytes], *, owner: int) -> None:
+        """Write files with the folders above them, for everybody to read. A reader may meet a part of one.
+
+        Args:
+            owner: number of the user who may remove them.
+        """
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for folder in sorted({name.rpartition("/")[0] for name in files} - {""}):
+                member = tarfile.TarInfo(folder)
+                member.type, member.mode, member.uid = tarfile.DIRTYPE, 0o755, owner
+                archive.addfile(member)
             for name, content in files.items():
                 member = tarfile.TarInfo(name)
                 member.size, member.mode, member.mtime = len(content), 0o644, int(time.time())
+                member.uid = owner
                 archive.addfile(member, io.BytesIO(content))
         self._client.put_archive(self._container_id, self.PLACE, buffer.getvalue())
+
+
+def _restart_policy(spec: ContainerSpec, *, keep: bool) -> dict[str, Any] | None:
+    if keep:
+        return {"Name": "unless-stopped"}
+    return {"Name": "on-failure", "MaximumRetryCount": spec.restarts} if spec.restarts else None
 
 
 @contextmanager

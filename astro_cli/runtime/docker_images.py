@@ -107,6 +107,38 @@ class ImageBuilder:
         """Ids of the images that stand beside Airflow's in a deployment: `postgres` and `proxy`."""
         return {name: self._engine_image(name, version, report) for name in ("postgres", "proxy")}
 
+    def stand_ins(self, version: str, report: Report) -> str:
+        """The id of the image behind the services that astro brings."""
+        return self._engine_image("services", version, report)
+
+    def pulled(self, name: str, report: Report) -> str:
+        """The id of somebody else's image, pulled if this engine does not have it.
+
+        Raises:
+            ProjectError: there is none of that name, or its registry refuses it.
+        """
+        known = self._inspect(name)
+        if known is None:
+            report.step(f"pull {name}")
+            repository, _, tag = (
+                name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "latest")
+            )
+            reference = name if "@" in name else f"{repository}:{tag}"
+            try:
+                for told in self._api().pull(reference):
+                    if "error" in told:
+                        raise ProjectError(str(told["error"]))
+                    report.detail(f"{told.get('status', '')} {told.get('id', '')}".strip())
+            except AstroError as exc:
+                raise ProjectError(
+                    f"the image {name} cannot be had: {exc.message}",
+                    hint=f"correct its name in .astro/config.yaml, or see what `docker pull {name}` says",
+                ) from exc
+            known = self._inspect(name)
+        if known is None:
+            raise ProjectError(f"the image {name} was pulled and is not there")
+        return str(known["Id"])
+
     def _engine_images(self, version: str, report: Report) -> str:
         """Have the images of `images/Dockerfile` that a sandbox needs; returns the engine image's id."""
         engine_id = self._engine_image("airflow", version, report)
@@ -135,6 +167,7 @@ class ImageBuilder:
             "airflow": (image.engine_image(version), f"the engine image for Airflow {version} (once)"),
             "postgres": (image.postgres_image(version), "the database image (once)"),
             "proxy": (image.PROXY_IMAGE, "the image of the proxy (once)"),
+            "services": (image.SERVICES_IMAGE, "the image of the project's services (once)"),
         }[target]
         known = self._inspect(name)
         if known is not None and _labels(known).get(labels.INPUTS_HASH) == inputs:

@@ -78,6 +78,7 @@ class ServiceStatus:
         restarts: how often it was started again after it died.
         exit_code: of its last death; negative for a signal, as in `subprocess`.
         out_of_memory: its last death was the kernel's out-of-memory killer.
+        ports: of this machine's loopback, on which it can be reached.
     """
 
     name: str
@@ -88,6 +89,7 @@ class ServiceStatus:
     restarts: int = 0
     exit_code: int | None = None
     out_of_memory: bool = False
+    ports: tuple[int, ...] = ()
 
     @property
     def died(self) -> bool:

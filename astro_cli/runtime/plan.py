@@ -18,6 +18,7 @@ class Mount:
 
     source: str
     target: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class ContainerSpec:
         user: numeric `uid:gid`.
         ports: container port to port on this host's loopback.
         stop_seconds: time between TERM and KILL.
+        marks: labels of its own.
+        restarts: how often the engine starts it again when it fails.
+        strange: an image that astro did not make: its own user, and the capabilities that engines give by default.
     """
 
     name: str
@@ -50,6 +54,9 @@ class ContainerSpec:
     ports: Mapping[int, int]
     files: tuple[PrivateFile, ...]
     stop_seconds: int
+    marks: Mapping[str, str] = field(default_factory=dict)
+    restarts: int = 0
+    strange: bool = False
 
     @property
     def config_hash(self) -> str:
@@ -63,6 +70,7 @@ class ContainerSpec:
             "ports": {str(inside): outside for inside, outside in self.ports.items()},
             "files": [[file.path, file.content, file.owner] for file in self.files],
             "stop_seconds": self.stop_seconds,
+            **({"marks": dict(self.marks)} if self.marks else {}),
         }
         text = json.dumps(description, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

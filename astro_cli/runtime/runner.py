@@ -51,6 +51,7 @@ TEMPLATE_PREFIX = "astro_template_"
 CLONE_PREFIX = "astro_test_"
 KNOWN_VERSION = "3.3.2"
 """The Airflow whose private parts used here were read; any other gets the plain, slower way."""
+SERIALIZER = "airflow.serialization.serialized_objects"
 PYTEST_PLUGIN = "astro_pytest"
 NOISE = re.compile(
     r"\[DAG TEST\]|\[airflow\.api_fastapi\.|\[airflow\.sdk\.api\.client\]|::(?:end)?group::|Pushing xcom  "
@@ -66,6 +67,8 @@ def client(run_dir: Path, argv: list[str]) -> int:
     """Have the runner do `argv`; its exit code. Ctrl-C is passed on, and waits for the cleaning up."""
     connection = _connect(run_dir)
     if connection is None:
+        if argv[0] == "parse":  # ends at once, so looking for garbage would only be a fifth of its time
+            gc.set_threshold(50_000, 20, 50)
         importlib.import_module("airflow.settings")
         return _request(argv, None)
     interrupts = 0
@@ -429,6 +432,8 @@ def parse(project: Path, paths: Sequence[str]) -> int:
     out = _keep_stdout()
     sys.path.append(str(project / "dags"))
     files = list(dag_files(project, paths))
+    dagbag_module()  # once here, not once in each child
+    importlib.import_module(SERIALIZER)
     running: dict[int, tuple[str, int]] = {}
     waiting = list(reversed(files))
     limit = max(2, os.cpu_count() or 2)
@@ -563,7 +568,7 @@ def parse_file(project: Path, file: str) -> dict[str, Any]:
 
 def _not_storable(dags: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Airflow stores a DAG before it can run; what cannot be stored is an import error there, too."""
-    module = importlib.import_module("airflow.serialization.serialized_objects")
+    module = importlib.import_module(SERIALIZER)
     serialize = getattr(module.LazyDeserializedDAG, "from_dag", None)
     if serialize is None:  # before 3.1
         serialize = module.SerializedDAG.to_dict

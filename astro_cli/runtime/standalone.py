@@ -23,7 +23,8 @@ from astro_cli import airflow, ports, process
 from astro_cli.errors import AstroError, ProjectError, UsageError
 from astro_cli.image import dockerfile_version, images_folder
 from astro_cli.paths import make_private_dir, read_json, sandbox_dir, state_dir, write_atomic
-from astro_cli.runtime import standalone_logs
+from astro_cli.project_services import WAREHOUSE
+from astro_cli.runtime import standalone_logs, standalone_services
 from astro_cli.runtime.endpoint import EngineInfo
 from astro_cli.runtime.engine import (
     NEW_DATABASE,
@@ -142,12 +143,14 @@ class StandaloneEngine:
             api_host=ports.LOOPBACK,
             api_port=port,
             database=self._database_url or own,
+            services_on_loopback=True,
         )
 
     def up(self, stack: Stack, environment: Environment, report: Report) -> tuple[Change, ...]:
         """See `Engine.up`."""
         folder = make_private_dir(_folder(stack.sandbox_id))
-        files = self._files(stack, environment, folder)
+        standalone_services.check(stack.added)
+        files = self._files(stack, environment, folder, report)
         config_hash = _digest([environment.reference, *(f"{name}={files[name]}" for name in sorted(files))])
         identity = _supervisor(folder)
         changes = []
@@ -164,6 +167,7 @@ class StandaloneEngine:
             changes.append(NEW_DATABASE)
             made_by = {"airflow": environment.airflow_version, "postgres": POSTGRES_MAJOR}
             write_atomic(folder / "database.json", json.dumps(made_by))
+        standalone_services.make_folders(stack, folder)
         for name, content in files.items():
             write_atomic(folder / name, content)
         if "postgres.json" not in files:  # a database of the user's own took the place of ours
@@ -184,7 +188,8 @@ class StandaloneEngine:
         from filelock import FileLock
 
         with FileLock(state_dir() / "standalone.lock"):
-            for port in (stack.port, stack.database_port):
+            added = (port for each in stack.added for port in each.ports.values())
+            for port in dict.fromkeys((stack.port, stack.database_port, *added)):
                 if port is not None and (self.port_holder(port) or not ports.is_free(port)):
                     raise PortTakenError(port)
             write_atomic(folder / "sandbox.json", json.dumps(_marks(stack, environment, config_hash)))
@@ -197,7 +202,7 @@ class StandaloneEngine:
             kept = {"pid": started.pid, "started": started.started}
             write_atomic(folder / "supervisor.json", json.dumps(kept))
 
-    def _files(self, stack: Stack, environment: Environment, folder: Path) -> dict[str, str]:
+    def _files(self, stack: Stack, environment: Environment, folder: Path, report: Report) -> dict[str, str]:
         """The supervisor's files, all private: the environment holds secrets, and so does the database's."""
         config: dict[str, Any] = {
             "services": {
@@ -215,9 +220,19 @@ class StandaloneEngine:
         plain = {**stack.environment, **stack.private}
         if sys.platform == "darwin":  # tasks are forked, which Apple's libraries do not like without these
             plain = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "no_proxy": "*", **plain}
-        files = {}
+        workshop = Workshop(self._environ, images_folder())
+        config["programs"], files = standalone_services.programs(
+            stack,
+            folder,
+            workshop,
+            python=f"{environment.reference}/bin/python",
+            environment=self._process_environment(environment.reference, stack.environment),
+            report=report,
+        )
+        warehouse = [
+            port for each in stack.added if each.service.kind == WAREHOUSE for port in each.ports.values()
+        ]
         if self._database_url is None:
-            workshop = Workshop(self._environ, images_folder())
             python = Path(environment.reference) / "bin/python"
             config["server"] = [
                 str(python),
@@ -231,13 +246,18 @@ class StandaloneEngine:
                 "data": str(folder / "database"),
                 "template": str(workshop.template_folder(environment.airflow_version)),
                 "socket": str(_socket_folder(stack.sandbox_id)),
-                "port": stack.database_port,
+                "port": stack.database_port or next(iter(warehouse), None),
                 "password": stack.database_password,
             }
             files["postgres.json"] = json.dumps(server)
         elif stack.database_port is not None:
             raise UsageError(
                 "--expose-db is for the sandbox's own database, and --database-url names another"
+            )
+        elif warehouse:
+            raise UsageError(
+                "the service warehouse is in the sandbox's own database, and --database-url names another",
+                hint="leave one of them out",
             )
         return {**files, "config.json": json.dumps(config), "environment.json": json.dumps(plain)}
 
@@ -284,7 +304,8 @@ class StandaloneEngine:
         """See `Engine.port_holder`."""
         for folder in _running_folders():
             marks = read_json(folder / "sandbox.json")
-            if port in (marks.get("port"), marks.get("database_port")):
+            added = (held for told in (marks.get("added") or {}).values() for held in told["ports"])
+            if port in (marks.get("port"), marks.get("database_port"), *added):
                 return f"the sandbox of {marks.get('project_name')} ({marks.get('path')})"
         return None
 
@@ -310,13 +331,14 @@ class StandaloneEngine:
         folder = _running(sandbox_id)
         marks = read_json(folder / "sandbox.json")
         environment = str(marks["environment"])
-        env = {**self._process_environment(environment, {"PYTHONPATH": marks["path"]}), **request.environment}
-        if request.service == "postgres":
+        env = self._process_environment(environment, {"PYTHONPATH": marks["path"]})
+        if request.service in ("postgres", WAREHOUSE):
             postgres = read_json(folder / "postgres.json")
             if postgres:
                 env |= {"PGHOST": postgres["socket"], "PGUSER": "airflow", "PGDATABASE": "airflow"}
                 env |= {"PGPASSWORD": postgres["password"]}
                 env["PATH"] = f"{postgres['postgres']}/bin{os.pathsep}{env['PATH']}"
+        env |= request.environment
         return process.attach(
             [f"{environment}/bin/python", "-I", str(SUPERVISOR), "exec", str(folder), "--", *request.command],
             env=env,
@@ -402,6 +424,7 @@ def _marks(stack: Stack, environment: Environment, config_hash: str) -> dict[str
         "environment": environment.reference,
         "made_at": made.stat().st_mtime if made.exists() else None,
         "config_hash": config_hash,
+        "added": standalone_services.marks(stack),
     }
 
 
@@ -463,13 +486,19 @@ def _status(folder: Path, marks: Mapping[str, Any]) -> SandboxStatus:
     names = [
         spec.name for spec in SERVICES if spec.container == "airflow" or (folder / "postgres.json").exists()
     ]
+    services = {name: _service_status(name, told, alive=alive, died=died) for name in names}
+    added = marks.get("added") or {}
+    known = {name: _service_status(name, told, alive=alive, died=died) for name in added}
     return SandboxStatus(
         sandbox_id=str(marks.get("sandbox_id")),
         project_name=str(marks.get("project_name")),
         path=str(marks.get("path")),
         state="running" if alive else "stopped",
         port=marks.get("port"),
-        services=tuple(_service_status(name, told, alive=alive, died=died) for name in names),
+        services=(
+            *services.values(),
+            *standalone_services.statuses(added, known, services.get("postgres")),
+        ),
         airflow_version=marks.get("airflow_version"),
         image_created=marks.get("made_at"),
         database=told.get("database"),

@@ -118,14 +118,15 @@ def serve(config: ServerConfig) -> None:
 def _set_password(server: Sequence[str], options: dict[str, str], data: Path, password: str) -> None:
     """Set the role's password before anybody can connect; a hash in the data folder says that it is set."""
     mark = data / "astro-password.sha256"
-    sum_ = hashlib.sha256(password.encode()).hexdigest()
+    # The role may make others: the warehouse of a project's pipelines has its own.
+    sum_ = hashlib.sha256(f"{password} createrole".encode()).hexdigest()
     if mark.exists() and mark.read_text(encoding="ascii") == sum_:
         return
     quoted = password.replace("'", "''")
     flags = _flags({**options, "log_min_error_statement": "panic"})
     done = subprocess.run(  # noqa: S603
         [server[0], "--single", *server[1:], *flags, DATABASE],
-        input=f"ALTER ROLE airflow LOGIN PASSWORD '{quoted}'\n",
+        input=f"ALTER ROLE airflow LOGIN CREATEROLE PASSWORD '{quoted}'\n",
         capture_output=True,
         text=True,
         check=False,

@@ -22,6 +22,8 @@ RUN_DIR/config.json        only `services` is required:
     database       {"host", "port"}: wait until something listens there; null for a file or a Unix socket
     server         argument list of the database's own server, which becomes the service `postgres`: started before
                    all others and ended, by SIGINT, after them; default null
+    programs       {"s3": [...], ...}: argument lists of other programs, started at once and ended after Airflow's
+                   services; `healthy` says of them that they run; default {}
     log            file that gets the log lines, each after its RFC 3339 time, and is renamed to `.1` when it has
                    grown; default null: standard output, without times
     migrations     a JSON file {"heads": [...], "known": [...]} of alembic revisions, or null: no migration
@@ -146,6 +148,7 @@ class Config:
     health_url: str | None = None
     database: tuple[str, int] | None = None
     server: list[str] | None = None
+    programs: dict[str, list[str]] = field(default_factory=dict)
     log: Path | None = None
     migrations: Path | None = None
     migrate: list[str] = field(default_factory=lambda: ["airflow", "db", "migrate"])
@@ -164,6 +167,8 @@ class Config:
         try:
             values = {key: value for key, value in data.items() if value is not None}
             values["services"] = {str(name): _argv(argv) for name, argv in data["services"].items()}
+            if "programs" in values:
+                values["programs"] = {str(name): _argv(argv) for name, argv in values["programs"].items()}
             for key in ("migrate", "server"):
                 if key in values:
                     values[key] = _argv(values[key])
@@ -209,6 +214,7 @@ class Service:
     argv: list[str]
     one_shot: bool = False
     is_server: bool = False
+    is_program: bool = False
     state: str = "starting"
     health: str | None = "starting"
     pid: int | None = None
@@ -651,6 +657,8 @@ class Supervisor:
         if config.server:
             server = Service(DATABASE_SERVER, config.server, is_server=True)
             self.services = {DATABASE_SERVER: server, **self.services}
+        for name, argv in config.programs.items():
+            self.services[name] = Service(name, argv, is_program=True)
         self.runner = Service(RUNNER, [RUNNER], one_shot=True, state="stopped", health=None)
         self.out = LineWriter(log=config.log)
         self.database = "waiting"
@@ -677,6 +685,8 @@ class Supervisor:
         self.write_status()
         if self.config.server:
             self._start(self.services[DATABASE_SERVER])
+        for name in self.config.programs:
+            self._start(self.services[name])
         if self.config.fork:
             self._preimport()
         code = self._prepare_database()
@@ -750,7 +760,7 @@ class Supervisor:
             if service.state != "finished" and service.pid is None:
                 service.state, service.health = "stopped", None
         for last in (False, True):  # the others still say goodbye to the database
-            ending = [service for service in running if service.is_server is last]
+            ending = [service for service in running if (service.is_server or service.is_program) is last]
             for service in ending:
                 self._terminate(service)
             while any(service.pid is not None for service in ending) and time.monotonic() < deadline + 5:
@@ -1040,6 +1050,8 @@ class Supervisor:
     def _health_of(self, service: Service, answer: dict[str, Any] | None) -> str | None:
         if service.is_server:
             return "healthy" if self.database == "ready" else "starting"
+        if service.is_program:
+            return "healthy"
         if service.name == "api-server":
             if answer is not None:
                 return "healthy"
@@ -1157,7 +1169,7 @@ def run_component(run_dir: Path, config: Config, service: Service) -> None:
     if service.name == RUNNER:
         load_beside("runner").serve(run_dir)
         return
-    if not config.fork or service.is_server:
+    if not config.fork or service.is_server or service.is_program:
         try:
             os.execvp(service.argv[0], service.argv)  # noqa: S606
         except OSError as exc:

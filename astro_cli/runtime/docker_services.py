@@ -1,0 +1,213 @@
+"""A project's services as containers beside Airflow's: what each is made from, and how it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from astro_cli import airflow, labels
+from astro_cli.project_services import PAGE, WAREHOUSE, Health, fill, own_words
+from astro_cli.runtime.engine import ServiceStatus
+from astro_cli.runtime.plan import ContainerSpec, Mount, PrivateFile
+from astro_cli.runtime.service_health import are_well
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from astro_cli.project_services import PlacedService
+    from astro_cli.services import Stack
+
+PROGRAMS = "/opt/standins"
+CONFIG = "/run/astro/service.json"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - inside the container; published on loopback
+STOP_SECONDS = 10
+RESTARTS = 10
+LATE_SECONDS = 60.0
+"""One that does not answer after this time is not starting any more."""
+
+
+def volume(stack: Stack, name: str) -> str:
+    """The volume in which a service keeps its data."""
+    return f"astro-{stack.sandbox_id}-service-{name}"
+
+
+def keeps_data(each: PlacedService) -> bool:
+    """Whether it has a volume."""
+    return each.service.kind in ("s3", "mail", "redis") or each.service.data is not None
+
+
+def marks(stack: Stack) -> dict[str, str]:
+    """The label of the container in which Airflow runs: how to find the services again, and how to ask them."""
+    if not stack.added:
+        return {}
+    told = {
+        each.name: {
+            "kind": each.service.kind,
+            "ports": list(each.ports.values()),
+            "health": asdict(each.service.health),
+            "at": each.ports.get(each.service.health.port, 0),
+        }
+        for each in stack.added
+    }
+    return {labels.ADDED: json.dumps(told)}
+
+
+def containers(
+    stack: Stack, images: Mapping[str, str], *, project_image: str, user: int
+) -> tuple[ContainerSpec, ...]:
+    """The containers of the services that have one.
+
+    Args:
+        images: name of the service to the id of its image; those without one run in the project's.
+        project_image: id of the project's image.
+        user: who owns the project's files.
+    """
+    return tuple(
+        _own(stack, each, images.get(each.name), project_image, user)
+        if each.service.kind == "own"
+        else _stand_in(stack, each, images[each.name], user)
+        for each in stack.added
+        if each.service.kind != WAREHOUSE
+    )
+
+
+def _stand_in(stack: Stack, each: PlacedService, image: str, user: int) -> ContainerSpec:
+    service = each.service
+    config: dict[str, Any] = {"host": EVERYWHERE, "port": service.ports[0]}
+    mounts = []
+    command: tuple[str, ...] = ("python", f"{PROGRAMS}/{service.kind.replace('-', '_')}.py", CONFIG)
+    if keeps_data(each):
+        mounts.append(Mount(volume(stack, each.name), "/data"))
+    if service.folder is not None:
+        mounts.append(Mount(str(stack.root / service.folder), "/project", read_only=True))
+    if service.kind == "s3":
+        seed = "/project" if service.folder else None
+        config |= {"data": "/data", "seed": seed, "seed_hash": each.seed, "buckets": service.buckets}
+    elif service.kind == "http-stub":
+        config |= {"fixtures": "/project"}
+    elif service.kind == "mail":
+        config |= {"data": "/data", "page_port": service.ports[PAGE]}
+    else:
+        command = ("redis-server", *redis_options(EVERYWHERE, service.ports[0], "/data"))
+    files = (PrivateFile(CONFIG, json.dumps(config), user),) if service.kind != "redis" else ()
+    return ContainerSpec(
+        name=each.name,
+        image=image,
+        command=command,
+        user=f"{user}:0",
+        environment={"PYTHONUNBUFFERED": "1"},
+        mounts=tuple(mounts),
+        ports=each.ports,
+        files=files,
+        stop_seconds=STOP_SECONDS,
+        restarts=RESTARTS,
+    )
+
+
+def redis_options(host: str, port: int, data: str) -> tuple[str, ...]:
+    """How Redis runs: no password on the loopback interface, and what it holds is written down when it ends."""
+    return (
+        *("--bind", host, "--port", str(port), "--protected-mode", "no", "--dir", data),
+        *("--save", "60 1", "--maxmemory-policy", "noeviction"),
+    )
+
+
+def _own(
+    stack: Stack, each: PlacedService, image: str | None, project_image: str, user: int
+) -> ContainerSpec:
+    service = each.service
+    data = service.data or ("/data" if image else "/tmp")  # noqa: S108 - the container's
+    words = {**own_words(each, on_loopback=False), "host": EVERYWHERE, "data": data}
+    mounts = [Mount(volume(stack, each.name), service.data)] if service.data else []
+    environment = {name: fill(value, words) for name, value in service.environment.items()}
+    if image is None:
+        environment = {"PYTHONPATH": airflow.HOME, "PYTHONUNBUFFERED": "1", **environment}
+        mounts += [Mount(str(stack.root / folder), f"{airflow.HOME}/{folder}") for folder in stack.folders]
+    return ContainerSpec(
+        name=each.name,
+        image=image or project_image,
+        command=tuple(fill(word, words) for word in service.command),
+        user=f"{user}:0" if image is None else "",
+        environment=environment,
+        mounts=tuple(mounts),
+        ports=each.ports,
+        files=(),
+        stop_seconds=STOP_SECONDS,
+        restarts=RESTARTS,
+        strange=image is not None,
+    )
+
+
+def declared(marked: Mapping[str, str]) -> dict[str, Any]:
+    """What `marks` wrote, from the labels of a container."""
+    found: dict[str, Any] = json.loads(marked.get(labels.ADDED, "{}"))
+    return found
+
+
+def statuses(
+    told: Mapping[str, Any],
+    inspected: Mapping[str, Any],
+    postgres: ServiceStatus,
+    measure: Callable[[str], int | None] | None,
+) -> Iterable[ServiceStatus]:
+    """How each service is.
+
+    Args:
+        told: see `declared`.
+        inspected: name to what the engine says of the container.
+        postgres: the server in which the warehouse lives.
+        measure: gives the memory of a container; None where nobody asks for it.
+    """
+    plain = {name: _plain(name, inspected.get(name), measure) for name in told}
+    asked = {
+        name: (Health(**entry["health"]), int(entry["at"]))
+        for name, entry in told.items()
+        if plain[name].state == "running"
+    }
+    well = are_well(asked)
+    for name, entry in told.items():
+        status = plain[name]
+        if entry["kind"] == WAREHOUSE:
+            status = replace(postgres, name=name, memory=None)
+        elif name in well:
+            late = time.time() - (status.started_at or 0.0) > LATE_SECONDS
+            status = replace(status, health="healthy" if well[name] else "unhealthy" if late else "starting")
+        yield replace(status, ports=tuple(entry["ports"]))
+
+
+def _plain(
+    name: str, container: Mapping[str, Any] | None, measure: Callable[[str], int | None] | None
+) -> ServiceStatus:
+    if container is None:
+        return ServiceStatus(name, "missing")
+    state = container["State"]
+    restarts = int(container.get("RestartCount", 0))
+    out_of_memory = bool(state.get("OOMKilled"))
+    if state.get("Restarting") or not state["Running"]:
+        return ServiceStatus(
+            name,
+            "backoff" if state.get("Restarting") else "stopped",
+            restarts=restarts,
+            exit_code=state["ExitCode"],
+            out_of_memory=out_of_memory,
+        )
+    return ServiceStatus(
+        name,
+        "running",
+        health="starting",
+        started_at=epoch(state["StartedAt"]),
+        memory=measure(container["Id"]) if measure else None,
+        restarts=restarts,
+    )
+
+
+def epoch(timestamp: str | None) -> float | None:
+    """Seconds since the epoch of the engine's RFC 3339 time; None for its zero time."""
+    if not timestamp or timestamp.startswith("0001-"):
+        return None
+    whole, _, fraction = timestamp.rstrip("Z").partition(".")
+    digits = "".join(char for char in fraction if char.isdigit())[:6].ljust(6, "0")
+    return datetime.fromisoformat(f"{whole}.{digits}+00:00").timestamp()
