@@ -11,12 +11,14 @@ from astro_cli.airflow import DEFAULT_VERSION, PROJECT_FOLDERS, SUPPORTED_VERSIO
 from astro_cli.errors import AstroError, ProjectError, UsageError
 from astro_cli.project import check_name, locate, name_from, read_project
 from astro_cli.render import write_files
-from astro_cli.scaffold import project_files
+from astro_cli.scaffold import DEFAULT_TEMPLATE, no_template, own_template, project_files
 from astro_cli.settings import PROJECT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path, PurePosixPath
+
+    from astro_cli.scaffold import Template
 
 ID_BYTES = 5
 
@@ -34,7 +36,7 @@ def init_project(
     root: Path,
     *,
     name: str | None,
-    template: str,
+    template: Template | None,
     airflow_version: str | None,
     may_fill: Callable[[], bool | None],
 ) -> InitReport:
@@ -43,7 +45,8 @@ def init_project(
     Args:
         root: the project's folder; made if missing.
         name: the project's name; None takes the folder's.
-        template: see `scaffold.list_templates()`.
+        template: what to start from; None takes the default for a new project, and for one that is there already
+            no examples: it gets back what every project has.
         airflow_version: None takes the default.
         may_fill: asked whether to go on in a folder that holds other files; None means nobody can be asked.
 
@@ -65,12 +68,22 @@ def init_project(
                 f"this project is called `{known.name}`; init never renames one",
                 hint=f"change project.name in {PROJECT_FILE} yourself, or leave --name out",
             )
+        if template is not None:
+            _check_same(root, template)
+        template = template or no_template()
         project_id, project_name = known.project_id, known.name
     else:
         _check_folder(root, may_fill)
         project_id = secrets.token_hex(ID_BYTES)
         project_name = check_name(name) if name is not None else name_from(root.absolute().name)
-    files = project_files(template, name=project_name, project_id=project_id, airflow_version=version)
+    files = project_files(
+        template or own_template(DEFAULT_TEMPLATE),
+        name=project_name,
+        project_id=project_id,
+        airflow_version=version,
+    )
+    # What makes the folder a project comes last: even a killed init leaves nothing that passes for a whole one.
+    files.sort(key=lambda file: str(file.path) == str(PROJECT_FILE))
     written = write_files(root, files)
     if os.geteuid() == 0:
         _open_to_group(root)
@@ -83,6 +96,16 @@ def _open_to_group(root: Path) -> None:
         folder = root / name
         if folder.is_dir() and not folder.is_symlink():
             folder.chmod(folder.stat().st_mode | 0o070)
+
+
+def _check_same(root: Path, template: Template) -> None:
+    """Two templates in one project would be two halves: its configuration is written once."""
+    dags = [path for path in template.files if path.parts[0] == "dags"]
+    if dags and not any((root / path).exists() for path in dags):
+        raise ProjectError(
+            f"{root} is a project already, and not one of the template {template.name}",
+            hint=f"`astro airflow init NAME --template {template.name}` makes a new folder",
+        )
 
 
 def _check_folder(root: Path, may_fill: Callable[[], bool | None]) -> None:

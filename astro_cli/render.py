@@ -1,4 +1,4 @@
-"""Files from templates, written so that nothing of the user's is ever replaced.
+"""Files from templates, written so that nothing of the user's is ever replaced, and none of it half.
 
 Rendering gives `File`s (plain values, easy to compare in tests); `write_files` puts them on disk.
 """
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class File:
-    """One text file to write: its path below the root, its content, its permission bits before the umask."""
+    """One file to write: its path below the root, its content, its permission bits before the umask."""
 
     path: PurePosixPath
-    content: str
+    content: str | bytes
     mode: int = 0o644
+
+    @property
+    def text(self) -> str:
+        """The content of a file that is known to be text."""
+        return self.content if isinstance(self.content, str) else self.content.decode()
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,23 @@ def render(source: str, values: Mapping[str, object], *, name: str) -> str:
         AstroError: invalid template, or a name in it that has no value.
     """
     import jinja2
+    import jinja2.sandbox
 
-    # Autoescape is for HTML; these are source and configuration files.
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)  # noqa: S701
+    # Sandboxed: templates may be a stranger's. Autoescape is for HTML; these are source and configuration files.
+    environment = jinja2.sandbox.SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
     try:
         return environment.from_string(source).render(values)
-    except jinja2.TemplateError as exc:
+    except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
         line = getattr(exc, "lineno", None)
         raise AstroError(f"template {name}{f':{line}' if line else ''}: {exc}") from exc
 
 
 def write_files(root: Path, files: Iterable[File]) -> WriteReport:
-    """Write the files that are not there yet, each complete or not at all; existing ones are left alone.
+    """Write the files that are not there yet, all or none, each complete; existing ones are left alone.
 
-    All paths are checked before the first byte is written.
+    All paths are checked before the first byte is written. If it fails or is interrupted, what was made is removed.
 
     Args:
         root: the folder to write below; made if missing.
@@ -72,18 +80,52 @@ def write_files(root: Path, files: Iterable[File]) -> WriteReport:
         AstroError: the disk refuses.
     """
     files = tuple(files)
+    made = _Made()
     try:
         for file in files:
             _check(root, file.path)
-        created = tuple(file.path for file in files if _create(root / file.path, file))
+        created = tuple(file.path for file in files if _create(root / file.path, file, made))
     except OSError as exc:
+        made.remove()
         where = exc.filename or root
         raise AstroError(
             f"cannot write {where}: {exc.strerror or exc}", hint="check its owner and the free space"
         ) from exc
     except UnicodeEncodeError as exc:
+        made.remove()
         raise ProjectError(f"cannot write below {root}: a lone surrogate in a name or a text") from exc
+    except BaseException:
+        made.remove()
+        raise
     return WriteReport(created, tuple(file.path for file in files if file.path not in created))
+
+
+class _Made:
+    """What one call has made, so that it can be taken back."""
+
+    def __init__(self) -> None:
+        self.files: list[Path] = []
+        self.folders: list[Path] = []
+
+    def folder(self, path: Path) -> None:
+        """Make a folder with those above it."""
+        missing = []
+        while not path.exists():
+            missing.append(path)
+            path = path.parent
+        for one in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # another one made it meanwhile
+                one.mkdir()
+                self.folders.append(one)
+
+    def remove(self) -> None:
+        """Remove the files, and the folders that are empty then."""
+        for file in self.files:
+            with contextlib.suppress(OSError):
+                file.unlink()
+        for folder in reversed(self.folders):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _check(root: Path, path: PurePosixPath) -> None:
@@ -99,11 +141,11 @@ def _check(root: Path, path: PurePosixPath) -> None:
         raise ProjectError(f"{root / path} is a folder where a file belongs", hint="move it away")
 
 
-def _create(target: Path, file: File) -> bool:
+def _create(target: Path, file: File, made: _Made) -> bool:
     """Make the file unless something has its name; False if so. Of two at once, one makes it."""
     if os.path.lexists(target):
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
+    made.folder(target.parent)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         _write_new(temporary, file)
@@ -119,10 +161,11 @@ def _create(target: Path, file: File) -> bool:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+    made.files.append(target)
     return True
 
 
 def _write_new(path: Path, file: File) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
-    with open(descriptor, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123 - keeps the mode of os.open
-        stream.write(file.content)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(file.content.encode() if isinstance(file.content, str) else file.content)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import os
 import re
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -56,6 +60,32 @@ def test_every_exit_code_in_use_is_documented():
 def test_every_setting_is_documented():
     page = (ROOT / "docs/project.md").read_text()
     assert {spec.key for spec in SETTINGS} <= set(re.findall(r"`([a-z]+\.[a-z_]+)`", page))
+
+
+def script(name: str):
+    """A script of `scripts/` as a module."""
+    loader = SourceFileLoader(name, str(ROOT / "scripts" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_the_reference_and_the_drawing_are_up_to_date():
+    hint = "run `.venv/bin/python scripts/reference` (and `drawing`)"
+    assert (ROOT / "docs/reference.md").read_text() == script("reference").text(), hint
+    assert (ROOT / "docs/architecture.svg").read_text() == script("drawing").drawing(), hint
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        text=True,
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Start in five minutes" in (tmp_path / "index.html").read_text()
 
 
 def test_links_between_pages_lead_somewhere():

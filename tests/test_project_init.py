@@ -8,12 +8,13 @@ import pytest
 from astro_cli.errors import AstroError, ProjectError, UsageError
 from astro_cli.project import read_project
 from astro_cli.project_init import InitReport, init_project
+from astro_cli.scaffold import own_template
 
 
 def init(root: Path, **options: object) -> InitReport:
     values = {
         "name": None,
-        "template": "default",
+        "template": None,
         "airflow_version": None,
         "may_fill": lambda: None,
         **options,
@@ -37,6 +38,35 @@ def test_a_second_init_keeps_every_file_and_the_identity(tmp_path: Path):
     assert [str(path) for path in report.created] == ["packages.txt"]
     assert (root / "requirements.txt").read_text() == "mine\n"
     assert read_project(root) == before
+
+
+def test_a_second_init_brings_no_examples_back(tmp_path: Path):
+    init(tmp_path / "shop")
+    (tmp_path / "shop/dags/hello_astro.py").unlink()
+    assert init(tmp_path / "shop").created == ()
+
+
+def test_the_same_template_again_completes_the_project(tmp_path: Path):
+    init(tmp_path / "shop", template=own_template("dynamic-dags"))
+    (tmp_path / "shop/include/customers.py").unlink()
+    report = init(tmp_path / "shop", template=own_template("dynamic-dags"))
+    assert [str(path) for path in report.created] == ["include/customers.py"]
+
+
+def test_another_template_is_not_mixed_into_a_project(tmp_path: Path):
+    init(tmp_path / "shop")
+    with pytest.raises(ProjectError, match="is a project already"):
+        init(tmp_path / "shop", template=own_template("minimal"))
+    assert not (tmp_path / "shop/dags/hello.py").exists()
+
+
+def test_an_init_that_fails_leaves_nothing(tmp_path: Path):
+    (tmp_path / "shop/.astro").mkdir(parents=True)
+    (tmp_path / "shop/.astro/config.yaml").symlink_to("/nowhere/else")
+    (tmp_path / "shop/packages.txt").mkdir()
+    with pytest.raises(ProjectError):
+        init(tmp_path / "shop", may_fill=lambda: True)
+    assert sorted(path.name for path in (tmp_path / "shop").iterdir()) == [".astro", "packages.txt"]
 
 
 def test_a_project_is_never_renamed(tmp_path: Path):

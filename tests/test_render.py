@@ -154,6 +154,17 @@ def test_a_read_only_folder_is_an_error(tmp_path):
             write_files(tmp_path, [file("x")])
 
 
+def test_a_failure_in_the_middle_takes_back_what_was_made(tmp_path):
+    (tmp_path / "root/mine").mkdir(parents=True)
+
+    with pytest.raises(AstroError, match="cannot write"):
+        write_files(tmp_path / "root", [file("mine/a"), file("new/deep/b"), file("x" * 300)])
+
+    assert [path.relative_to(tmp_path / "root").as_posix() for path in (tmp_path / "root").rglob("*")] == [
+        "mine"
+    ]
+
+
 def test_of_many_writers_at_once_exactly_one_creates_each_file(tmp_path):
     def write(writer):
         return write_files(tmp_path, [file(f"d/{number}", f"{writer}\n" * 1000) for number in range(20)])

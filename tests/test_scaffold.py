@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from astro_cli.errors import ProjectError, UsageError
 from astro_cli.project import check_name, name_from, read_project
 from astro_cli.render import write_files
-from astro_cli.scaffold import list_templates, project_files
+from astro_cli.scaffold import list_templates, own_template, project_files
 from astro_cli.yamlfile import parse
 
 
@@ -21,7 +21,8 @@ def files(**changes):
         "airflow_version": "3.3.2",
         **changes,
     }
-    return {str(file.path): file for file in project_files(arguments.pop("template"), **arguments)}
+    template = own_template(arguments.pop("template"))
+    return {str(file.path): file for file in project_files(template, **arguments)}
 
 
 @pytest.mark.parametrize("template", list_templates())
@@ -42,7 +43,7 @@ def test_no_file_keeps_its_name_from_the_package():
 
 def test_the_config_holds_id_and_name_as_text():
     config = parse(
-        files(name="123", project_id="123e45")[".astro/config.yaml"].content,
+        files(name="123", project_id="123e45")[".astro/config.yaml"].text,
         name="c",
     )
 
@@ -68,7 +69,7 @@ def test_a_version_that_is_none_is_refused(version):
 
 @pytest.mark.parametrize("version", ["3.3.2", "3.4.0rc1", "3.10.0b2"])
 def test_a_full_version_reaches_the_dockerfile(version):
-    assert f"FROM localhost/astro/airflow:{version}\n" in files(airflow_version=version)["Dockerfile"].content
+    assert f"FROM localhost/astro/airflow:{version}\n" in files(airflow_version=version)["Dockerfile"].text
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ import pytest
 
 from astro_cli.envfile import parse_env
 from astro_cli.objects import Objects, parse_objects
-from astro_cli.scaffold import project_files
+from astro_cli.scaffold import own_template, project_files
 
 FILES = {
-    str(file.path): file.content
-    for file in project_files("default", name="shop", project_id="0f3a9c", airflow_version="3.3.2")
+    str(file.path): file.text
+    for file in project_files(
+        own_template("default"), name="shop", project_id="0f3a9c", airflow_version="3.3.2"
+    )
 }
 PYTHON = [path for path in FILES if path.endswith(".py")]
 

@@ -40,7 +40,7 @@ def ci_init(
     if not write_files(root, [file]).created:
         if not force:
             raise ProjectError(f"{file.path} exists", hint="add `--force` to replace it")
-        write_atomic(root / file.path, file.content, mode=file.mode)
+        write_atomic(root / file.path, file.text, mode=file.mode)
     needed = {"ASTRO_INSTALL_URL": "the folder with install.sh", **variables(chosen)}
     console = app.console
 

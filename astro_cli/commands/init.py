@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from astro_cli.commands.options import obj
+
+if TYPE_CHECKING:
+    from astro_cli.app import App
 
 
 def init(
@@ -21,7 +24,19 @@ def init(
         str | None,
         typer.Option("--name", help="The project's name. Default: the folder's.", show_default=False),
     ] = None,
-    template: Annotated[str, typer.Option("--template", "-t", help="What to start from.")] = "default",
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            "-t",
+            metavar="NAME|PATH|GIT_URL@REV",
+            help="What to start from. Default: default",
+            show_default=False,
+        ),
+    ] = None,
+    show_list: Annotated[
+        bool, typer.Option("--list", help="Show the templates that come with astro, and write nothing.")
+    ] = False,
     airflow_version: Annotated[
         str | None,
         typer.Option("--airflow-version", "-a", help="Airflow for the Dockerfile.", show_default=False),
@@ -30,8 +45,12 @@ def init(
 ) -> None:
     """Write a new project. Files that exist are never overwritten."""
     from astro_cli.project_init import init_project
+    from astro_cli.template_source import find_template
 
     app = obj(ctx)
+    if show_list:
+        _show_list(app)
+        return
     root = app.start_dir / folder if folder else app.start_dir
 
     def may_fill() -> bool | None:
@@ -44,7 +63,7 @@ def init(
     report = init_project(
         root,
         name=name,
-        template=template,
+        template=find_template(template, folder=app.start_dir, environ=app.environ) if template else None,
         airflow_version=airflow_version,
         may_fill=may_fill,
     )
@@ -66,6 +85,41 @@ def init(
             "path": str(root),
             "created": [str(path) for path in report.created],
             "kept": [str(path) for path in report.kept],
+        },
+        show,
+    )
+
+
+def _show_list(app: App) -> None:
+    from astro_cli.scaffold import list_templates, own_template
+
+    templates = [own_template(name) for name in list_templates()]
+
+    def show() -> None:
+        app.console.table(
+            ("NAME", "WHAT IT SHOWS", "SERVICES", "FIRST GREEN RUN"),
+            [
+                (
+                    one.name,
+                    one.summary,
+                    ", ".join(one.services) or "-",
+                    f"{one.seconds} s" if one.seconds else "-",
+                )
+                for one in templates
+            ],
+        )
+
+    app.console.result(
+        {
+            "templates": [
+                {
+                    "name": one.name,
+                    "summary": one.summary,
+                    "services": list(one.services),
+                    "seconds": one.seconds,
+                }
+                for one in templates
+            ]
         },
         show,
     )
