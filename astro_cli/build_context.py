@@ -76,8 +76,22 @@ class IgnoreRules:
         return any(keep for _, keep in self._rules)
 
 
+MAX_FOLDER_WILDCARDS = 3
+"""`**` in one pattern: each of them multiplies the ways in which a long path may be tried."""
+
+
 def _ignore_expression(pattern: str) -> str:
-    out, index = "", 0
+    """A regular expression for one pattern.
+
+    What a `*` takes is settled at the first place where the text behind it fits, as in `fnmatch`: no other can lead
+    further. Without that, a pattern of a few stars keeps the expression engine busy for minutes.
+    """
+    while "**/**/" in pattern:
+        pattern = pattern.replace("**/**/", "**/")
+    if pattern.count("**") > MAX_FOLDER_WILDCARDS:
+        raise ValueError("too many **")
+    pieces: list[str] = [""]  # wildcards `*` stand between them
+    index = 0
     while index < len(pattern):
         char = pattern[index]
         index += 1
@@ -85,27 +99,34 @@ def _ignore_expression(pattern: str) -> str:
             index += 1
             if pattern.startswith("/", index):
                 index += 1
-                out += "(?:.*/)?"
+                pieces[-1] += "(?:.*/)?"
             else:
-                out += ".*"
+                pieces[-1] += ".*"
         elif char == "*":
-            out += "[^/]*"
+            pieces.append("")
         elif char == "?":
-            out += "[^/]"
+            pieces[-1] += "[^/]"
         elif char == "[":
             end = pattern.find("]", index + 1)
             if end < 0:
                 raise ValueError("unclosed [")
-            out += "[" + pattern[index:end].replace("[", r"\[") + "]"
+            pieces[-1] += "[" + pattern[index:end].replace("[", r"\[") + "]"
             index = end + 1
         elif char == "\\":
             if index == len(pattern):
                 raise ValueError("nothing to escape")
-            out += re.escape(pattern[index])
+            pieces[-1] += re.escape(pattern[index])
             index += 1
         else:
-            out += re.escape(char)
-    return "(?s:" + out + ")"
+            pieces[-1] += re.escape(char)
+    first, *rest = pieces
+    out = first
+    for number, piece in enumerate(rest):
+        if number + 1 < len(rest) and ".*" not in piece:
+            out += f"(?=(?P<s{number}>[^/]*?{piece}))(?P=s{number})"
+        else:
+            out += f"[^/]*{piece}"
+    return f"(?s:{out})"
 
 
 def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[ContextFile, ...]:
@@ -156,6 +177,8 @@ def _is_usable(path: Path) -> bool:
 
 BESIDE_SUPERVISOR = ("runner.py", "debugger.py", "astro_pytest.py")
 """Modules of astro that run in the environment of Airflow and know the supervisor by its folder."""
+STAND_INS = "runtime/standins"
+"""Folder of the programs behind a project's services."""
 INSIDE = "deploy/inside"
 """Folder of the modules that run in deployed containers alone."""
 
@@ -166,7 +189,9 @@ def engine_context(images: Path, supervisor: Path) -> tuple[ContextFile, ...]:
     beside = (ContextFile(name, supervisor.with_name(name)) for name in BESIDE_SUPERVISOR)
     inside = (supervisor.parent.parent / INSIDE).glob("[!_]*.py")
     deployed = (ContextFile(f"inside/{path.name}", path) for path in sorted(inside))
-    return (*files, ContextFile("supervisor.py", supervisor), *beside, *deployed)
+    programs = (supervisor.parent.parent / STAND_INS).glob("[!_]*.py")
+    stand_ins = (ContextFile(f"standins/{path.name}", path) for path in sorted(programs))
+    return (*files, ContextFile("supervisor.py", supervisor), *beside, *deployed, *stand_ins)
 
 
 def write_context(files: Iterable[ContextFile], stream: IO[bytes]) -> None:

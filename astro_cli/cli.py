@@ -148,7 +148,19 @@ class RootGroup(AstroGroup):
 
     def invoke(self, ctx: Any) -> Any:
         with _boundary(ctx.obj.console, self.arguments):
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            _tell_of_updates(ctx.obj)
+            return result
+
+
+def _tell_of_updates(app: App) -> None:
+    """A last line about a newer astro, for a person at a terminal who has said where to look for one."""
+    if app.console.is_terminal and sys.stdout.isatty() and not app.console.json:
+        from astro_cli.updates import notice
+
+        line = notice(app.environ, terminal=True)
+        if line is not None:
+            app.console.note(line)
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astro_cli import yamlfile
-from astro_cli.errors import ProjectError
+from astro_cli.errors import ProjectError, UsageError
 from astro_cli.paths import user_config_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROJECT_FILE = Path(".astro/config.yaml")
+MAX_DIGITS = 100
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class SettingSpec:
         minimum: for whole numbers, with `maximum`; both None for text.
         choices: the only texts allowed; empty for any.
         short: its environment variable, where the name made from the key would say too much.
+        user_only: not read from a project, which may be a stranger's.
     """
 
     key: str
@@ -34,6 +36,7 @@ class SettingSpec:
     maximum: int | None = None
     choices: tuple[str, ...] = ()
     short: str = ""
+    user_only: bool = False
 
     @property
     def variable(self) -> str:
@@ -61,6 +64,11 @@ SETTINGS = (
     SettingSpec("sandbox.parallelism", "Tasks that run at once.", minimum=1, maximum=64),
     SettingSpec("image.base", "Debian image that the engine image is built on.", "debian:trixie-slim"),
     SettingSpec("build.apt_mirror", "Debian mirror for builds, instead of Debian's own."),
+    SettingSpec(
+        "updates.url",
+        "Release folder in which to look for a newer astro, at most daily; without it nothing is looked for.",
+        user_only=True,
+    ),
 )
 """Every setting there is; an unknown one is an error."""
 
@@ -105,19 +113,52 @@ def load_settings(environ: Mapping[str, str], *, project_root: Path | None) -> S
         ProjectError: a file or variable holds an unknown setting or a value of the wrong kind.
     """
     values = {spec.key: Value(spec.default, "default") for spec in SETTINGS}
-    user_file = user_config_file()
-    if user_file.exists():
-        values.update(_from_file(yamlfile.load(user_file)))
+    values.update(user_values())
     if project_root is not None:
-        root = yamlfile.load(project_root / PROJECT_FILE, name=str(PROJECT_FILE))
-        values.update(_from_file(root, besides=("project", "deployments")))
+        values.update(project_values(project_root))
     for spec in SETTINGS:
         if text := environ.get(spec.variable):
-            values[spec.key] = Value(_from_text(spec, text), spec.variable)
+            values[spec.key] = Value(value_from(spec, text), spec.variable)
     return Settings(values)
 
 
-def _from_file(root: yamlfile.Node, besides: tuple[str, ...] = ()) -> dict[str, Value]:
+def user_values() -> dict[str, Value]:
+    """What the user's own file sets.
+
+    Raises:
+        ProjectError: it is not valid.
+    """
+    path = user_config_file()
+    return _from_file(yamlfile.load(path)) if path.exists() else {}
+
+
+def project_values(root: Path) -> dict[str, Value]:
+    """What the file of the project in `root` sets.
+
+    Raises:
+        ProjectError: it is not valid.
+    """
+    return _from_file(yamlfile.load(root / PROJECT_FILE, name=str(PROJECT_FILE)), of_project=True)
+
+
+def find_spec(key: str) -> SettingSpec:
+    """The row of a setting.
+
+    Raises:
+        UsageError: there is no such setting; the hint has the nearest.
+    """
+    known = {spec.key: spec for spec in SETTINGS}
+    if key not in known:
+        from difflib import get_close_matches
+
+        near = get_close_matches(key, known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "`astro config list` shows all there are"
+        raise UsageError(f"there is no setting `{key}`", hint=hint)
+    return known[key]
+
+
+def _from_file(root: yamlfile.Node, *, of_project: bool = False) -> dict[str, Value]:
+    besides = ("project", "deployments", "services") if of_project else ()
     sections: dict[str, list[SettingSpec]] = {}
     for spec in SETTINGS:
         sections.setdefault(spec.key.partition(".")[0], []).append(spec)
@@ -131,22 +172,33 @@ def _from_file(root: yamlfile.Node, besides: tuple[str, ...] = ()) -> dict[str, 
             value = child.integer(spec.minimum, spec.maximum) if spec.is_number else child.string()
             if spec.choices and value not in spec.choices:
                 raise child.error(f"{spec.key} must be one of {', '.join(spec.choices)}, not {value!r}")
+            if of_project and spec.user_only:
+                raise child.error(
+                    f"{spec.key} is not for a project to say", hint=f"`astro config set --user {spec.key} …`"
+                )
             values[spec.key] = Value(value, f"{child.file}:{child.line}")
     return values
 
 
-def _from_text(spec: SettingSpec, text: str) -> str | int:
+def value_from(spec: SettingSpec, text: str, *, name: str = "") -> str | int:
+    """A setting's value as it is written in an environment variable or an argument.
+
+    Args:
+        name: what messages call it; default its variable.
+
+    Raises:
+        ProjectError: it is of the wrong kind or out of bounds.
+    """
+    called = name or spec.variable
+    hint = None if name else f"correct it, or remove it with `unset {spec.variable}`"
     if not spec.is_number:
         if spec.choices and text not in spec.choices:
-            raise ProjectError(
-                f"{spec.variable} must be one of {', '.join(spec.choices)}, not {text!r}",
-                hint=f"correct it, or remove it with `unset {spec.variable}`",
-            )
+            raise ProjectError(f"{called} must be one of {', '.join(spec.choices)}, not {text!r}", hint=hint)
         return text
-    number = int(text) if text.strip().isdecimal() else None
+    number = int(text) if len(text) <= MAX_DIGITS and text.strip().isdecimal() else None
     if number is None or not (spec.minimum or 0) <= number <= (spec.maximum or number):
         raise ProjectError(
-            f"{spec.variable} must be a whole number between {spec.minimum} and {spec.maximum}, not {text!r}",
-            hint=f"correct it, or remove it with `unset {spec.variable}`",
+            f"{called} must be a whole number between {spec.minimum} and {spec.maximum}, not {text[:40]!r}",
+            hint=hint,
         )
     return number

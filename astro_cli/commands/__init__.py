@@ -54,8 +54,12 @@ AIRFLOW_COMMANDS = (
     CommandSpec("trigger", "Start a run of a DAG, and wait for it.", "trigger"),
     CommandSpec("runs", "Show the runs of one DAG or all.", "runs"),
     CommandSpec("tasks", "Show the tasks of a run.", "tasks"),
+    CommandSpec("mail", "Show the mails that the sandbox caught.", "mail"),
     CommandSpec("why", "Say why nothing is running.", "why"),
     CommandSpec("backfill", "Run a DAG for past dates.", "backfill"),
+    CommandSpec(
+        "upgrade-check", "Name old idioms, and the modern way.", "upgrade_check", file="upgrade_check"
+    ),
     CommandSpec("upgrade-test", "Try another Airflow; touch nothing.", "upgrade_test", file="upgrade_test"),
     CommandSpec("bash", "Open a shell beside a service.", "bash"),
     CommandSpec("run", "Run any `airflow` command.", "run", PASS_THROUGH),
@@ -99,6 +103,8 @@ TOP_LEVEL = ("init", "start", "stop", "logs", "deploy")
 
 ROOT_COMMANDS = (
     *(spec for spec in AIRFLOW_COMMANDS if spec.name in TOP_LEVEL),
+    CommandSpec("doctor", "Look at all that a sandbox stands on.", "doctor"),
+    CommandSpec("clean", "Remove what is of no more use.", "clean"),
     CommandSpec("version", "Show the versions of astro, Airflow and the engine.", "version"),
 )
 """The commands of `astro` itself, besides the group `airflow`."""
@@ -145,6 +151,25 @@ ROOT_GROUPS = (
                     CommandSpec("diff", "Compare the file with it.", "diff", file="deployment_object"),
                 ),
             ),
+            GroupSpec(
+                "variables",
+                "The environment variables of what is deployed.",
+                (
+                    CommandSpec("list", "Show them.", "list_variables", file="deployment_variables"),
+                    CommandSpec("set", "Set some.", "set_variables", file="deployment_variables"),
+                    CommandSpec("remove", "Take some away.", "remove_variables", file="deployment_variables"),
+                ),
+            ),
+        ),
+    ),
+    GroupSpec(
+        "config",
+        "The settings of astro itself, and where each comes from.",
+        (
+            CommandSpec("list", "Show every setting.", "list_settings", file="config"),
+            CommandSpec("get", "Show one setting.", "get", file="config"),
+            CommandSpec("set", "Write a setting to a file.", "set_setting", file="config"),
+            CommandSpec("unset", "Take a setting out of a file.", "unset", file="config"),
         ),
     ),
     GroupSpec(

@@ -15,12 +15,14 @@ def bash(
     service: Annotated[str, typer.Argument(help="Beside this service.")] = "scheduler",
 ) -> None:
     """Open a shell beside a service; its exit code is passed on. Without a terminal, commands come from stdin."""
+    from astro_cli.project_services import WAREHOUSE, read_services, warehouse_login
     from astro_cli.runtime.engine import ExecRequest
     from astro_cli.services import service_names
 
     app = obj(ctx)
-    (name,) = service_names([service])
+    (name,) = service_names([service], also=[each.name for each in read_services(app.project.root)])
     started(app)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    request = ExecRequest(service=name, command=["bash"], interactive=interactive)
+    environment = warehouse_login(app.sandbox.state.secrets()) if name == WAREHOUSE else {}
+    request = ExecRequest(service=name, command=["bash"], interactive=interactive, environment=environment)
     raise typer.Exit(app.engine.exec(app.sandbox.state.sandbox_id, request))

@@ -82,6 +82,7 @@ def logs(
 ) -> None:
     """Show what the services wrote, merged in order of time; also after `stop`. With --dag: what tasks wrote."""
     from astro_cli.dagrun import LogRequest
+    from astro_cli.project_services import read_services
     from astro_cli.runtime.engine import LogQuery
     from astro_cli.services import ONE_SHOT, service_names
 
@@ -104,7 +105,9 @@ def logs(
         )
         return
     query = LogQuery(
-        services=service_names(service or (), also=ONE_SHOT),
+        services=service_names(
+            service or (), also=(*ONE_SHOT, *(each.name for each in read_services(app.project.root)))
+        ),
         follow=follow,
         tail=tail,
         since=since_of(since) if since else None,

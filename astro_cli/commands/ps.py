@@ -37,7 +37,7 @@ def url_of(status: SandboxStatus) -> str | None:
 def _show(console: Console, status: SandboxStatus, now: float) -> None:
     rows = [_row(service, now) for service in status.services]
     total = sum(service.memory or 0 for service in status.services)
-    console.table(("SERVICE", "STATE", "HEALTH", "UP", "MEMORY", "RESTARTS"), rows)
+    console.table(("SERVICE", "STATE", "HEALTH", "UP", "MEMORY", "RESTARTS", "PORT"), rows)
     console.note()
     console.note(
         f"{status.project_name} is {status.state}: {url_of(status) or 'start it with `astro airflow start`'}"
@@ -58,6 +58,7 @@ def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:
         duration(now - service.started_at) if service.started_at and service.health else "-",
         f"{service.memory // MIB} MiB" if service.memory else "-",
         str(service.restarts),
+        ", ".join(map(str, service.ports)) or "-",
     )
 
 

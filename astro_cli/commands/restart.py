@@ -20,11 +20,13 @@ def restart(
     no_wait: NoWait = False,
 ) -> None:
     """Restart one service, or the whole sandbox with whatever has changed in the project."""
+    from astro_cli.project_services import read_services
     from astro_cli.services import service_names
 
     app = obj(ctx)
     seconds = wait_seconds(wait, no_wait=no_wait)
-    names = service_names([service] if service is not None else [])
+    added = [each.name for each in read_services(app.project.root)] if service is not None else []
+    names = service_names([service] if service is not None else [], also=added)
     started(app)
     if names:
         (name,) = names
