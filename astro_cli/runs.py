@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from astro_cli.wait import Clock
 
 POLL_SECONDS = 0.7
-PATIENCE_SECONDS = 30.0  # an api-server that restarts must not end a wait
+PATIENCE_SECONDS = 60.0  # an api-server that restarts on a busy machine must not end a wait
 LAST_LINES = 15
 EXAMINED_TASKS = 8  # the API computes dependencies anew for each task
 READ_BYTES = 1024 * 1024
