@@ -111,6 +111,11 @@ def sandbox_environment(
     }
 
 
+EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
+PARALLELISM = "AIRFLOW__CORE__PARALLELISM"
+ONE_AT_A_TIME = "SequentialExecutor"
+"""Gone; Airflow silently takes the LocalExecutor with all its workers instead."""
+
 DEPLOYED_CODE = f"{HOME.rpartition('/')[0]}/astro/deploy"
 """Where the engine image keeps what runs in deployed containers alone (`astro_cli/deploy/inside`)."""
 

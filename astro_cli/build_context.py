@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 from astro_cli import hot_objects
 from astro_cli.airflow import PROJECT_FOLDERS
 from astro_cli.errors import ProjectError
+from astro_cli.yamlfile import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,7 +141,7 @@ def project_context(folder: Path, dockerfile: str = "Dockerfile") -> tuple[Conte
         ProjectError: `.dockerignore` is malformed, or a file cannot be read.
     """
     ignore_file = folder / ".dockerignore"
-    rules = IgnoreRules(ignore_file.read_text(encoding="utf-8") if ignore_file.is_file() else "")
+    rules = IgnoreRules(read_text(ignore_file, name=ignore_file.name) if ignore_file.is_file() else "")
     always = {dockerfile, ".dockerignore"}
     never = hot_objects.FILES.values()
 

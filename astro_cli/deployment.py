@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from astro_cli.runtime.engine import Report
 
 VERIFY_SECONDS = 120.0
+READ_SECONDS = 20.0
 POLL_SECONDS = 1.0
 LAST_LINES = 15
 BARRIER = stack.API_SERVER
@@ -121,7 +122,8 @@ class Deployer:
         current = state.current
         if current is None or built.heads == current.heads or not _is_older(built, current):
             return
-        same = [each.id for each in state.releases if each.airflow_version == built.airflow_version]
+        live = (each for each in state.releases if each.result == LIVE)
+        same = [each.id for each in live if each.airflow_version == built.airflow_version]
         goal = f" {same[-1]}" if same else ""
         raise UsageError(
             f"Airflow {built.airflow_version} cannot read the metadata database of release {current.id}, "
@@ -320,6 +322,15 @@ class Deployer:
                 "the dag-processor did not take the DAGs", hint="see `astro deployment logs dag-processor`"
             )
 
+        def read() -> bool | None:
+            lock.beat()
+            return None if self._target.dags_behind(release) else True
+
+        if wait_until(read, seconds=READ_SECONDS) is None:  # a DAG that left its file is kept for a while
+            self._report.warn(
+                "not every DAG was read anew yet: a new run of such a one has the code of before"
+            )
+
     # without a new release
 
     def stop(self, options: DeployOptions) -> None:
@@ -504,7 +515,14 @@ class Deployer:
     def _migrate(self, release: Release, heads: str, backup: str, lock: Lock) -> None:
         lock.step("migrate", release=str(release.id), backup=backup)
         self._report.step(f"migrate the metadata database ({heads or 'empty'} → {release.heads})")
-        self._target.migrate(release)
+        try:
+            self._target.migrate(release)
+        except AstroError as exc:
+            if any("Can't locate revision" in line for line in exc.details):
+                exc.message = (
+                    f"the metadata database is that of a newer Airflow than {release.airflow_version}"
+                )
+            raise
 
     def _restore(self, release: Release, backup: str, lock: Lock) -> None:
         lock.step("restore", release=str(release.id), backup=backup)

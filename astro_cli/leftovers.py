@@ -243,9 +243,10 @@ class Leftovers:
             folders = [marks.get(labels.PATH, "")]
             gone = not Path(folders[0]).exists() if owner.startswith("deploy-") else is_gone(owner, folders)
             return f"its project is no longer in {folders[0]}" if gone else None
-        current = {image.PROXY_IMAGE}
-        current |= {name(version) for version in SUPPORTED_VERSIONS for name in _NAMES}
-        return None if current.intersection(tags) else "this astro does not use it"
+        # Only where the name says the version: of an image that is called otherwise nothing is known.
+        of_a_version = all(tag.rpartition(":")[0] in _VERSIONED for tag in tags)
+        current = {name(version) for version in SUPPORTED_VERSIONS for name in _NAMES}
+        return "this astro does not use it" if of_a_version and not current.intersection(tags) else None
 
     def _remove_image(self, reader: EngineReader, image_id: str, tags: Sequence[str]) -> None:
         """Remove an image, unless it has got another name since; one in use the engine keeps."""
@@ -275,12 +276,13 @@ class Leftovers:
 
 
 _NAMES = (image.engine_image, image.postgres_image)
+_VERSIONED = {name("").rpartition(":")[0] for name in _NAMES}
 
 
 def _own_ends(reader: EngineReader) -> set[str]:
     """The last build step of each image that astro makes, as far as they are here."""
     names = [name(version) for version in SUPPORTED_VERSIONS for name in _NAMES]
-    ends = {_last_step(reader, name) for name in (*names, image.PROXY_IMAGE)}
+    ends = {_last_step(reader, name) for name in (*names, image.PROXY_IMAGE, image.SERVICES_IMAGE)}
     return ends - {""}
 
 

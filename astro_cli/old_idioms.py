@@ -188,7 +188,7 @@ _PLUGIN = {
 }
 """Attributes of an `AirflowPlugin`."""
 
-_EXECUTORS = {
+EXECUTORS = {
     "SequentialExecutor": "`LocalExecutor` with AIRFLOW__CORE__PARALLELISM=1, which is what Airflow silently takes",
     "MesosExecutor": "`LocalExecutor` in a sandbox; Celery, Kubernetes or Edge elsewhere",
     "DaskExecutor": "`LocalExecutor` in a sandbox; Celery, Kubernetes or Edge elsewhere",
@@ -228,7 +228,7 @@ def in_settings(text: str) -> list[Place]:
 def _set(line: str) -> Iterator[Idiom]:
     if line.lstrip().startswith("#"):
         return
-    for name, instead in _EXECUTORS.items():
+    for name, instead in EXECUTORS.items():
         if re.search(rf"executor\W.*\b{name}\b", line, re.IGNORECASE):
             yield Idiom(name, f"`{name}` is gone", instead)
     for name, option in _OPTIONS.items():

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from astro_cli.errors import AstroError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -76,10 +78,20 @@ class Release:
 
 
 def read_release(text: str) -> Release:
-    """A record as it was kept; fields of a newer astro are left out."""
+    """A record as it was kept; fields of a newer astro are left out.
+
+    Raises:
+        AstroError: it is none.
+    """
     known = Release.__dataclass_fields__
-    data = {key: value for key, value in json.loads(text).items() if key in known}
-    return Release(**{**data, "gates": tuple(data.get("gates", ()))})
+    try:
+        data = {key: value for key, value in json.loads(text).items() if key in known}
+        return Release(**{**data, "id": int(data["id"]), "gates": tuple(data.get("gates", ()))})
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
+        raise AstroError(
+            "the record of a release cannot be read",
+            hint="something but astro has written to the target's configs",
+        ) from exc
 
 
 def kept_releases(releases: Sequence[Release], keep: int) -> tuple[Release, ...]:

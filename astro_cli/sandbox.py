@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from astro_cli import hot_objects, ports, service_start
-from astro_cli.airflow import PROJECT_FOLDERS, RESERVED
+from astro_cli import hot_objects, ports, service_ports
+from astro_cli.airflow import EXECUTOR, ONE_AT_A_TIME, PARALLELISM, PROJECT_FOLDERS, RESERVED
 from astro_cli.diagnosis import describe_death, suggest_fix
 from astro_cli.envfile import load_env
 from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError, UsageError
@@ -243,6 +243,7 @@ class Sandbox:
         for name in RESERVED:
             if name in environment:
                 report.warn(f"{name} in the environment file is not used: the sandbox sets it itself")
+        _check_executor(environment, report)
         path = options.settings_file or root / "airflow_settings.yaml"
         if options.settings_file and not path.exists():
             raise ProjectError(
@@ -311,7 +312,7 @@ class Sandbox:
                 owner = next((each for each in placed if exc.port in each.ports.values()), None)
                 if owner is not None and exc.port != options.expose_db:
                     if exc.port in owner.service.fixed.values():
-                        raise service_start.port_error(
+                        raise service_ports.port_error(
                             owner.service, exc.port, self._holder(exc.port)
                         ) from exc
                     lost.add(exc.port)
@@ -326,7 +327,7 @@ class Sandbox:
                 expose_db=options.expose_db,
                 engine=self._engine.name,
                 key=key_id(stack.private["AIRFLOW__CORE__FERNET_KEY"]),
-                service_ports=service_start.remembered(placed) or None,
+                service_ports=service_ports.remembered(placed) or None,
             )
             return stack, changes
         raise AstroError(
@@ -339,7 +340,7 @@ class Sandbox:
         if not inputs.services:
             return ()
         known = self.state.get("service_ports")
-        chooser = service_start.Ports(known if isinstance(known, dict) else {}, self.status(), self._holder)
+        chooser = service_ports.Ports(known if isinstance(known, dict) else {}, self.status(), self._holder)
         return chooser.place(
             inputs.services, self._project.root, database_port=database_port, avoid=avoid, report=report
         )
@@ -347,10 +348,10 @@ class Sandbox:
     def _fill_warehouse(self, stack: Stack, changes: tuple[Change, ...], report: Report) -> None:
         placed = next((each for each in stack.added if each.service.kind == WAREHOUSE), None)
         if placed is not None and (changes or self.state.get("warehouse") != placed.seed):
+            from astro_cli.warehouse import Warehouse
+
             password = self.state.secrets()[WAREHOUSE]
-            service_start.Warehouse(self._engine, stack.sandbox_id, password).make(
-                placed, self._project.root, report
-            )
+            Warehouse(self._engine, stack.sandbox_id, password).make(placed, self._project.root, report)
             self.state.remember(warehouse=placed.seed)
 
     def _stack(
@@ -502,10 +503,30 @@ class Sandbox:
             from astro_cli.airflow_api import AirflowApi
 
             report.step("write connections, variables and pools")
-            with AirflowApi(stack.url) as api:
+            # Airflow answers nobody while the first task that starts makes it build its API for tasks.
+            with AirflowApi(stack.url, seconds=60.0) as api:
                 for collection, entities in api_bodies(inputs.objects).items():
                     api.upsert(collection, entities)
         self.state.remember(objects=inputs.objects_hash)
+
+
+def _check_executor(environment: dict[str, str], report: Report) -> None:
+    """Have an executor that Airflow no longer has mean what it meant, or refuse it.
+
+    Raises:
+        ProjectError: there is nothing like it.
+    """
+    from astro_cli.old_idioms import EXECUTORS
+
+    named = environment.get(EXECUTOR, "").rpartition(".")[2]
+    if named == ONE_AT_A_TIME:
+        report.warn(f"{named} is gone: the sandbox runs the LocalExecutor, one task at a time")
+        environment.update({EXECUTOR: "LocalExecutor", PARALLELISM: "1"})
+    elif named in EXECUTORS:
+        raise ProjectError(
+            f"{EXECUTOR} in the environment file: Airflow has no {named} any more",
+            hint=f"use {EXECUTORS[named]}",
+        )
 
 
 @contextmanager

@@ -109,7 +109,11 @@ class SandboxState:
         try:
             lock.acquire(timeout=0)
         except Timeout as exc:
-            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another run of astro"
+            who = (
+                holder.read_text(encoding="utf-8", errors="replace").strip()
+                if holder.exists()
+                else "another run of astro"
+            )
             raise LockedError(
                 f"{who} is working on this sandbox right now",
                 hint="wait until it is done, or end it, then run the same command again",

@@ -64,7 +64,7 @@ def _from_folder(root: Path, name: str) -> Iterator[Entry]:
     import pathspec
 
     ignore = root / ".gitignore"
-    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    lines = ignore.read_text(encoding="utf-8", errors="replace").splitlines() if ignore.is_file() else []
     rules = pathspec.GitIgnoreSpec.from_lines([*_SKIPPED, *lines])
     read = 0
     for folder, folders, files in os.walk(root):

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +17,10 @@ _ENGINE_URL = os.environ.get("DOCKER_HOST", "")
 _NO_ENGINE = os.environ.get(
     "ASTRO_TEST_NO_ENGINE", "DOCKER_HOST is not set; scripts/test finds or brings an engine"
 )
+
+# How long an example takes is a matter of the machine and of what else runs on it, not of the code.
+settings.register_profile("astro", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("astro")
 
 _CLEARED = ("ASTRO_", "XDG_", "DOCKER_", "AIRFLOW_")
 _CLEARED_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SUDO_USER")

@@ -322,7 +322,7 @@ def test_every_field_is_a_flag_of_add(tmp_path: Path, monkeypatch):
     )
 
     done = CliRunner().invoke(
-        app, ["deployment", "add", "prod", *flags.split(), "--secret-command", "pass show"]
+        build_app(), ["deployment", "add", "prod", *flags.split(), "--secret-command", "pass show"]
     )
 
     assert done.exit_code == 0, done.output

@@ -46,7 +46,9 @@ from astro_cli.state import SandboxState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 SIGNS = [
     *"[]{}-:,&*|>'\"#!%@`/~",
     "..",
@@ -251,9 +253,10 @@ def test_pips_configuration_of_any_content(content, tmp_path: Path):
 @few
 @given(BYTES, TEXT)
 def test_answers_of_engines_and_hosts_of_any_content(content, text):
-    for call in (lambda: decode_trace(content), lambda: read_release(text), lambda: parse_repository(text)):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # their callers expect these
-            refused_or(call)
+    refused_or(lambda: read_release(text))
+    refused_or(lambda: parse_repository(text))
+    with contextlib.suppress(ValueError):  # its caller expects that
+        decode_trace(content)
     read_about("x", text)
     assert "".join(unframe([content])).count("\0") >= 0
     assert suggest_fix(ServiceStatus("scheduler", "stopped", exit_code=1), text.splitlines())

@@ -56,7 +56,8 @@ LAYERS = (
     ("runtime", "airflow_api", "deploy"),
     (
         "sandbox",
-        "service_start",
+        "service_ports",
+        "warehouse",
         "mailbox",
         "project_init",
         "runs",

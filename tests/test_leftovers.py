@@ -112,6 +112,7 @@ def test_of_the_engines_images_and_caches_only_ours_and_only_the_unused(
             "Images": [
                 image("current", "localhost/astro/airflow:3.3.2"),
                 image("old", "localhost/astro/airflow:3.0.0"),
+                image("services", "localhost/astro/services:latest"),
                 image("superseded", "<none>:<none>"),
                 image("derived", "<none>:<none>"),  # built on ours by `docker build`: inherits the labels
                 image("named", "registry.example/theirs:1"),

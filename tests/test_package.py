@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import uv
+
+from astro_cli import __version__, yamlfile
 
 ROOT = Path(__file__).parent.parent
 NEEDED = {
@@ -23,14 +27,25 @@ NEEDED = {
 }
 
 
+UNTRACKED = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "dist", "site")
+
+
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, in which nobody edits meanwhile."""
+    folder = tmp_path_factory.mktemp("checkout") / "astro"
+    shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*UNTRACKED))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """The sdist, the wheel made from it, and the wheel made from the checkout."""
     folder = tmp_path_factory.mktemp("dist")
     environ = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
     for name, options in (("a", []), ("b", ["--wheel"])):
         done = subprocess.run(
-            [uv.find_uv_bin(), "build", "--quiet", *options, "--out-dir", folder / name, ROOT],
+            [uv.find_uv_bin(), "build", "--quiet", *options, "--out-dir", folder / name, checkout],
             env=environ,
             text=True,
             capture_output=True,
@@ -50,19 +65,21 @@ def test_the_sdist_and_the_checkout_give_the_same_wheel_bit_for_bit(built: tuple
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_wheel_holds_all_that_astro_reads_of_itself_and_no_more(built: tuple[Path, Path, Path]):
+def test_the_wheel_holds_all_that_astro_reads_of_itself_and_no_more(
+    built: tuple[Path, Path, Path], checkout: Path
+):
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
         assert all(info.date_time[:3] == (2023, 11, 14) for info in wheel.infolist())
     assert names >= NEEDED
     data = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "astro_cli").rglob("*")
+        path.relative_to(checkout).as_posix()
+        for path in (checkout / "astro_cli").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     data |= {
-        f"astro_cli/{path.relative_to(ROOT).as_posix()}"
-        for path in (ROOT / "images").rglob("*")
+        f"astro_cli/{path.relative_to(checkout).as_posix()}"
+        for path in (checkout / "images").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in names if ".dist-info/" not in name} == data
@@ -82,3 +99,27 @@ def test_the_sdist_holds_what_building_and_testing_take(built: tuple[Path, Path,
     assert not [
         name for name in names if "__pycache__" in name or name.startswith((".venv", ".git/", "site/"))
     ]
+
+
+@pytest.mark.parametrize(
+    "workflow", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_a_workflow_may_only_read_unless_a_job_says_why(workflow: Path):
+    text = workflow.read_text()
+    told = yamlfile.parse(text, name=workflow.name).plain()
+    assert told["permissions"] == {"contents": "read"}
+    assert "pull_request_target" not in text
+    for job in told["jobs"].values():
+        assert job["timeout-minutes"] <= 90
+        for name, right in job.get("permissions", {}).items():
+            assert f"{name}: {right}" in text
+            assert right != "write" or workflow.stem == "release"
+
+
+def test_the_changelog_has_the_version_and_the_hooks_exist():
+    assert re.search(rf"^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    told = yamlfile.parse((ROOT / ".pre-commit-config.yaml").read_text(), name="f").plain()
+    (local,) = told["repos"]
+    assert {hook["id"] for hook in local["hooks"]} == {"ruff", "ruff-format", "mypy", "reference", "secrets"}
+    for form in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
+        yamlfile.parse(form.read_text(), name=form.name)

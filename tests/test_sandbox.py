@@ -183,3 +183,56 @@ def test_folders_that_exist_are_shown_to_airflow(root: Path):
     engine = FakeEngine()
     sandbox(root, engine).start(StartOptions(), SilentReport())
     assert engine.stacks[0].folders == ("dags", "include")
+
+
+def test_an_executor_that_ran_one_task_at_a_time_still_does_and_one_that_is_gone_is_refused(root: Path):
+    (root / ".env").write_text(
+        "AIRFLOW__CORE__EXECUTOR=airflow.executors.sequential_executor.SequentialExecutor\n"
+    )
+    engine, report = FakeEngine(), SilentReport()
+    sandbox(root, engine).start(StartOptions(), report)
+    given = engine.stacks[0].private
+    assert (given["AIRFLOW__CORE__EXECUTOR"], given["AIRFLOW__CORE__PARALLELISM"]) == ("LocalExecutor", "1")
+    assert any("one task at a time" in text for text in report.warnings)
+    (root / ".env").write_text("AIRFLOW__CORE__EXECUTOR=MesosExecutor\n")
+    with pytest.raises(ProjectError, match="no MesosExecutor") as refused:
+        sandbox(root, FakeEngine()).start(StartOptions(), SilentReport())
+    assert "Celery, Kubernetes or Edge" in str(refused.value.hint)
+
+
+def test_a_service_of_the_project_reaches_tasks_and_keeps_its_port(root: Path):
+    with (root / ".astro/config.yaml").open("a") as config:
+        config.write("services:\n  redis:\n")
+    engine = FakeEngine()
+    for _ in range(2):
+        sandbox(root, engine).start(StartOptions(), SilentReport())
+    first, second = (stack.added[0] for stack in engine.stacks)
+    assert first == second
+    assert engine.stacks[0].private["ASTRO_SERVICE_REDIS_URL"] == "redis://redis:6379"
+
+
+def test_a_services_port_lost_in_a_race_is_replaced_by_the_next_one(root: Path):
+    with (root / ".astro/config.yaml").open("a") as config:
+        config.write("services:\n  redis:\n")
+    first = FakeEngine()
+    sandbox(root, first).start(StartOptions(), SilentReport())
+    (port,) = first.stacks[0].added[0].ports.values()
+    engine = FakeEngine(up_errors=[PortTakenError(port)])
+    sandbox(root, engine).start(StartOptions(), SilentReport())
+    assert [port] != list(engine.stacks[1].added[0].ports.values())
+    assert engine.stacks[1].port == engine.stacks[0].port
+
+
+def test_what_hides_a_services_connection_or_is_hidden_by_it_is_told(root: Path):
+    with (root / ".astro/config.yaml").open("a") as config:
+        config.write("services:\n  redis:\n  mail:\n")
+    (root / ".env").write_text("AIRFLOW_CONN_REDIS_DEFAULT=redis://elsewhere\n")
+    (root / "airflow_settings.yaml").write_text(
+        "airflow:\n  connections:\n    - conn_id: smtp_default\n      conn_type: smtp\n"
+    )
+    engine, report = FakeEngine(), SilentReport()
+    sandbox(root, engine).start(StartOptions(), report)
+    assert engine.stacks[0].private["AIRFLOW_CONN_REDIS_DEFAULT"] == "redis://elsewhere"
+    told = [text for text in report.warnings if "service" in text]
+    assert any("AIRFLOW_CONN_REDIS_DEFAULT" in text for text in told)
+    assert any("smtp_default leads to the service mail" in text for text in told)

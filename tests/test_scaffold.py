@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from astro_cli.cli import build_app
 from astro_cli.errors import ProjectError, UsageError
+from astro_cli.objects import parse_objects
 from astro_cli.project import check_name, name_from, read_project
+from astro_cli.project_services import read_services
 from astro_cli.render import write_files
 from astro_cli.scaffold import list_templates, own_template, project_files
 from astro_cli.yamlfile import parse
@@ -31,6 +37,30 @@ def test_every_template_is_a_whole_project(template):
         ".astro/config.yaml", ".dockerignore", ".env", ".gitignore", "Dockerfile", "README.md",
         "airflow_settings.yaml", "packages.txt", "requirements.txt",
     } <= set(files(template=template))  # fmt: skip
+
+
+@pytest.mark.parametrize("template", list_templates())
+def test_every_template_says_what_it_shows_and_declares_what_it_needs(template, tmp_path):
+    write_files(tmp_path, files(template=template).values())
+    made = own_template(template)
+    objects = files(template=template)["airflow_settings.yaml"].text
+
+    assert made.summary
+    assert made.seconds
+    assert tuple(service.name for service in read_services(tmp_path)) == made.services
+    assert parse_objects(objects, {}, name="o") is not None
+
+
+def test_the_list_shows_every_template():
+    done = CliRunner().invoke(build_app(), ["airflow", "init", "--list", "--json"])
+
+    listed = json.loads(done.stdout)["data"]["templates"]
+    assert [one["name"] for one in listed] == list_templates()
+    assert {one["name"]: one["services"] for one in listed}["clickstream-redshift"] == [
+        "s3",
+        "warehouse",
+        "http-stub",
+    ]
 
 
 def test_the_default_template_comes_first():

@@ -8,6 +8,16 @@ from typing import Annotated
 
 import typer
 
+from astro_cli.commands.logs import (
+    Follow,
+    Grep,
+    Since,
+    Tail,
+    Timestamps,
+    pattern_of,
+    print_lines,
+    since_of,
+)
 from astro_cli.commands.options import DeploymentOption, ServiceNames, obj
 
 
@@ -15,31 +25,13 @@ def logs(
     ctx: typer.Context,
     service: ServiceNames = None,
     of: DeploymentOption = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines; end with Ctrl-C.")
-    ] = False,
-    tail: Annotated[
-        int | None,
-        typer.Option("--tail", min=0, metavar="N", help="Only the last N lines of each.", show_default=False),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since", metavar="TIME", help="Only lines since then: 30s, 10m, 2h.", show_default=False
-        ),
-    ] = None,
-    timestamps: Annotated[
-        bool, typer.Option("--timestamps", "-t", help="Show when each line was written.")
-    ] = False,
-    grep: Annotated[
-        str | None,
-        typer.Option(
-            "--grep", metavar="PATTERN", help="Only lines with this expression.", show_default=False
-        ),
-    ] = None,
+    follow: Follow = False,
+    tail: Tail = None,
+    since: Since = None,
+    timestamps: Timestamps = False,
+    grep: Grep = None,
 ) -> None:
     """Show what the services of a deployment wrote, those that finish their tasks included."""
-    from astro_cli.commands.logs import pattern_of, print_lines, since_of
     from astro_cli.errors import UsageError
     from astro_cli.remote import Remote
     from astro_cli.runtime.engine import LogQuery

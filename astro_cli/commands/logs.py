@@ -19,44 +19,45 @@ if TYPE_CHECKING:
     from astro_cli.dagrun import LogRequest, TaskLine
     from astro_cli.runtime.engine import LogLine
 
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines; end with Ctrl-C.")]
+Tail = Annotated[
+    int | None,
+    typer.Option(
+        "--tail",
+        min=0,
+        max=10_000_000,
+        metavar="N",
+        help="Only the last N lines of each service or task.",
+        show_default=False,
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        show_default=False,
+        help="Only lines since then: 30s, 10m, 2h, 1d, or a time such as 2026-11-22T18:00:00.",
+    ),
+]
+Timestamps = Annotated[bool, typer.Option("--timestamps", "-t", help="Show when each line was written.")]
+Grep = Annotated[
+    str | None,
+    typer.Option(
+        "--grep", metavar="PATTERN", help="Only lines with this regular expression.", show_default=False
+    ),
+]
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def logs(
     ctx: typer.Context,
     service: ServiceNames = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines; end with Ctrl-C.")
-    ] = False,
-    tail: Annotated[
-        int | None,
-        typer.Option(
-            "--tail",
-            min=0,
-            max=10_000_000,
-            metavar="N",
-            help="Only the last N lines of each service or task.",
-            show_default=False,
-        ),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since",
-            metavar="TIME",
-            show_default=False,
-            help="Only lines since then: 30s, 10m, 2h, 1d, or a time such as 2026-11-22T18:00:00.",
-        ),
-    ] = None,
-    timestamps: Annotated[
-        bool, typer.Option("--timestamps", "-t", help="Show when each line was written.")
-    ] = False,
-    grep: Annotated[
-        str | None,
-        typer.Option(
-            "--grep", metavar="PATTERN", help="Only lines with this regular expression.", show_default=False
-        ),
-    ] = None,
+    follow: Follow = False,
+    tail: Tail = None,
+    since: Since = None,
+    timestamps: Timestamps = False,
+    grep: Grep = None,
     dag: Annotated[
         str | None,
         typer.Option(

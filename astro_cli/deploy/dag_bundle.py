@@ -158,8 +158,8 @@ def _files(folder: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[ContextFile]
 def _rules(path: Path) -> pathspec.GitIgnoreSpec:
     import pathspec
 
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return pathspec.GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *lines])
     except ValueError as exc:
         raise ProjectError(f"{IGNORE_FILE}: {exc}", hint="its syntax is that of .gitignore") from exc

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import labels
-from astro_cli.airflow import ADMIN, AUTH_MANAGER
+from astro_cli.airflow import ADMIN, AUTH_MANAGER, DEPLOYED_CODE
 from astro_cli.deploy import stack, swarm_lock, swarm_tasks
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
 from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
@@ -265,6 +265,17 @@ class SwarmTarget:
                     code, output = self.api.api.output_of(service.containers[0], ["cat", remembered])
                 return "" if code else f"sha256:{output.strip()}"
         return ""
+
+    def dags_behind(self, release: Release) -> int:
+        """See `Target`."""
+        program = [*stack.ENTRY, "run", "python3", f"{DEPLOYED_CODE}/dags_behind.py", BUNDLE]
+        for service in self.state().services:
+            if service.name == "dag-processor" and service.containers:
+                command = [*program, release.dags.removeprefix("sha256:")]
+                with self.api.reached():
+                    code, output = self.api.api.output_of(service.containers[0], command)
+                return int(output) if not code and output.strip().isdecimal() else 0
+        return 0
 
     def _dags(self, release: Release) -> VolumeStore:
         return VolumeStore(self.api.api, self.names.of("dags"), release.image, stack.dags_tag(release))

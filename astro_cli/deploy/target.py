@@ -188,6 +188,9 @@ class Target(Protocol):
     def dags_seen(self, release: Release) -> str:
         """The version that the release's dag-processor has read last; empty when it has read none."""
 
+    def dags_behind(self, release: Release) -> int:
+        """How many DAGs the database still has from another version; 0 also where that cannot be told."""
+
     def roll(self, release: Release, services: Sequence[str], lock: Lock, seconds: float) -> None:
         """Replace services, and wait until all run healthy; raises `RollError` with the dead one's last lines."""
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from astro_cli.services import Stack
 
 PROGRAMS = "/opt/standins"
+WRITABLE = "/run/astro"
+"""Folder of the project's image that any user of group 0 may write to, and so a new volume there."""
+FOLDER = "services"
+"""Folder of a project in which its programs may be, which Airflow does not see."""
 CONFIG = "/run/astro/service.json"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - inside the container; published on loopback
 STOP_SECONDS = 10
@@ -108,10 +112,10 @@ def _stand_in(stack: Stack, each: PlacedService, image: str, user: int) -> Conta
 
 
 def redis_options(host: str, port: int, data: str) -> tuple[str, ...]:
-    """How Redis runs: no password on the loopback interface, and what it holds is written down when it ends."""
+    """How Redis runs: no password on the loopback interface, and every change is written down."""
     return (
         *("--bind", host, "--port", str(port), "--protected-mode", "no", "--dir", data),
-        *("--save", "60 1", "--maxmemory-policy", "noeviction"),
+        *("--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
     )
 
 
@@ -119,13 +123,15 @@ def _own(
     stack: Stack, each: PlacedService, image: str | None, project_image: str, user: int
 ) -> ContainerSpec:
     service = each.service
-    data = service.data or ("/data" if image else "/tmp")  # noqa: S108 - the container's
+    data = (service.data or "/data") if image else WRITABLE
     words = {**own_words(each, on_loopback=False), "host": EVERYWHERE, "data": data}
-    mounts = [Mount(volume(stack, each.name), service.data)] if service.data else []
+    mounts = [Mount(volume(stack, each.name), data)] if service.data else []
     environment = {name: fill(value, words) for name, value in service.environment.items()}
     if image is None:
         environment = {"PYTHONPATH": airflow.HOME, "PYTHONUNBUFFERED": "1", **environment}
         mounts += [Mount(str(stack.root / folder), f"{airflow.HOME}/{folder}") for folder in stack.folders]
+        if (stack.root / FOLDER).is_dir():
+            mounts.append(Mount(str(stack.root / FOLDER), f"{airflow.HOME}/{FOLDER}", read_only=True))
     return ContainerSpec(
         name=each.name,
         image=image or project_image,

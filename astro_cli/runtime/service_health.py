@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from astro_cli.ports import LOOPBACK
@@ -31,6 +30,8 @@ def are_well(asked: Mapping[str, tuple[Health, int]]) -> dict[str, bool]:
     """
     if not asked:
         return {}
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(len(asked)) as pool:
         answers = {name: pool.submit(is_well, health, port) for name, (health, port) in asked.items()}
     return {name: answer.result() for name, answer in answers.items()}

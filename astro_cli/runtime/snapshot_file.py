@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ SUFFIX = ".astro"
 HEADER, DUMP = "snapshot.json", "database.dump"
 FORMAT, VERSION = "astro snapshot", 1
 HEADER_LIMIT = 1_000_000
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, OSError, RuntimeError)
+"""What the archive's reader raises over bytes that nobody wrote."""
 
 
 def write(path: Path, snapshot: Snapshot, dump: Callable[[IO[bytes]], None]) -> None:
@@ -86,9 +89,14 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """
     with _opened(path) as archive:
         _header(path, archive)
-        if archive.testzip() is not None:
+        try:
+            whole = archive.testzip() is None
+            dump = archive.open(DUMP)
+        except _UNREADABLE as exc:
+            raise _damaged(path) from exc
+        if not whole:
             raise _damaged(path)
-        with archive.open(DUMP) as dump:
+        with dump:
             yield dump
 
 
@@ -113,7 +121,7 @@ def _header(path: Path, archive: zipfile.ZipFile) -> Snapshot:
         if known["format"] != FORMAT or not isinstance(known["version"], int):
             raise _damaged(path)
         name = check_name(known["name"])
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError) as exc:
+    except (*_UNREADABLE, TypeError) as exc:
         raise _damaged(path) from exc
     if known["version"] > VERSION:
         raise AstroError(f"{path} was written by a newer astro", hint="use that one")

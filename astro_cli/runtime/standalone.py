@@ -463,7 +463,7 @@ def airflow_version_of(project: Project) -> str:
         ProjectError: no lock of it ships with this astro.
     """
     try:
-        text = project.dockerfile.read_text(encoding="utf-8")
+        text = project.dockerfile.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return airflow.DEFAULT_VERSION
     version = dockerfile_version(text) or airflow.DEFAULT_VERSION

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,13 +108,9 @@ def _plain(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def make_folders(stack: Stack, folder: Path) -> None:
-    """Have each service's folder, and remove those of services that the project no longer has."""
+    """Have each service's folder. Those of services that the project no longer has stay until `kill`."""
     for each in stack.added:
         (folder / FOLDER / each.name / "data").mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept = {each.name for each in stack.added}
-    for other in (folder / FOLDER).iterdir() if (folder / FOLDER).is_dir() else ():
-        if other.name not in kept:
-            shutil.rmtree(other)
 
 
 def marks(stack: Stack) -> dict[str, Any]:

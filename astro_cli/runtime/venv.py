@@ -25,6 +25,7 @@ import astro_cli
 from astro_cli import process
 from astro_cli.errors import AstroError, EngineError, ProjectError
 from astro_cli.paths import cache_dir, make_private_dir, read_json, write_atomic
+from astro_cli.yamlfile import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -462,16 +463,14 @@ _ASTRAY = {
 _ASTRAY |= {"UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "FORCE_COLOR"}
 
 
-def requirement_lines(path: Path, including: tuple[Path, ...] = ()) -> tuple[str, ...]:
+def requirement_lines(path: Path, seen: set[Path] | None = None) -> tuple[str, ...]:
     """What a requirements file asks for, without comments, with the files it includes; changes of these count.
 
     Args:
-        including: the files that have led here, which are not read again.
+        seen: the files that were read already, which are not read again.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ProjectError(f"{path.name} cannot be read: {exc}") from exc
+    seen = {path} if seen is None else seen
+    text = read_text(path, name=path.name)
     lines: list[str] = []
     for raw in text.splitlines():
         line = re.sub(r"(^|\s)#.*", "", raw).strip()
@@ -481,8 +480,9 @@ def requirement_lines(path: Path, including: tuple[Path, ...] = ()) -> tuple[str
         included = re.match(r"(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", line)
         if included and "://" not in included[1]:
             other = path.parent / included[1]
-            if other.is_file() and other not in (path, *including):
-                lines += requirement_lines(other, (path, *including))
+            if other.is_file() and other not in seen:
+                seen.add(other)
+                lines += requirement_lines(other, seen)
     return tuple(lines)
 
 
@@ -490,7 +490,7 @@ def missing_packages(path: Path) -> tuple[str, ...] | None:
     """The Debian packages of a `packages.txt` that are not installed; None where that cannot be known."""
     if not path.is_file():
         return ()
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, name=path.name)
     names = [word for line in text.splitlines() for word in line.partition("#")[0].split()]
     if not names:
         return ()
@@ -499,6 +499,9 @@ def missing_packages(path: Path) -> tuple[str, ...] | None:
     missing = []
     for name in names:
         plain = re.split("[=/]", name)[0]
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*(:[a-z0-9]+)?", plain):  # nothing to hand to a program
+            missing.append(name)
+            continue
         asked = process.run(["dpkg-query", "-W", "-f", "${db:Status-Status}", plain])
         if asked.code or "installed" not in asked.output.split():
             missing.append(name)

@@ -160,7 +160,6 @@ def test_a_deploy_that_is_killed_can_be_undone_by_a_rollback(settled: Deployed) 
     assert settled.step() == ""
 
 
-@pytest.mark.long
 def test_ctrl_c_brings_the_running_release_back(settled: Deployed) -> None:
     images = settled.images()
     settled.write_version("interrupted")

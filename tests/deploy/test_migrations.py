@@ -72,7 +72,6 @@ def add_migration(live: Deployed, revision: str, then: str) -> None:
     )
 
 
-@pytest.mark.long
 def test_a_migration_that_fails_replaces_nothing(settled: Deployed) -> None:
     before, head = settled.containers(), heads(settled)
     add_migration(settled, "shopfails", 'op.execute("SELECT no_such_function()")')
@@ -88,7 +87,6 @@ def test_a_migration_that_fails_replaces_nothing(settled: Deployed) -> None:
     assert settled.run()
 
 
-@pytest.mark.long
 def test_a_migration_is_backed_up_and_a_rollback_over_it_brings_the_backup(settled: Deployed) -> None:
     head, release, before = heads(settled), settled.release(), settled.run()
     settled.request("POST", "/api/v2/variables", json={"key": f"before-{release}", "value": "encrypted"})

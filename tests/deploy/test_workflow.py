@@ -41,6 +41,7 @@ class FakeTarget:
         self.dags: dict[int, str] = {}
         self.marks: dict[str, str] = {}
         self.dropped: tuple[str, ...] = ()
+        self.behind = 0
 
     def _do(self, what: str) -> None:
         self.done.append(what)
@@ -125,6 +126,10 @@ class FakeTarget:
         if "look at dags" in self.fails:
             raise self.fails.pop("look at dags")
         return self.dags.get(release.serving, "")
+
+    def dags_behind(self, release: Release) -> int:
+        self.behind = max(self.behind - 1, 0)
+        return self.behind
 
     def roll(self, release: Release, services: Sequence[str], lock: object, seconds: float) -> None:
         for name in services:
@@ -579,3 +584,11 @@ def test_with_a_backup_those_go_over_which_no_rollback_leads(target, built):
     assert kept == {"before-release-000003.dump", "before-release-000004.dump"}
     deployer.rollback(3, Secrets(), OPTIONS, restore=True)
     assert "restore before-release-000004.dump" in target.done
+
+
+def test_a_deploy_ends_when_new_runs_have_the_new_code(deployer, target, built):
+    target.behind = 3
+
+    deployer.deploy(built, Secrets(), OPTIONS)
+
+    assert target.behind == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +51,17 @@ def test_the_database_server_starts_first_and_ends_last_by_its_fast_shutdown(mak
     assert run.stop() == 0
     lines = [line for line in run.log.splitlines() if not line.startswith("astro")]
     assert lines[-2:] == ["scheduler | goodbye", "postgres | ended by SIGINT"]
+
+
+def test_programs_run_beside_the_services_end_after_them_and_come_back(make: Callable[..., Run]):
+    run = make(services={"scheduler": python(CLIENT)}, programs={"s3": python(SERVER)}).start()
+    run.wait_for(lambda: "serving" in run.log and "up" in run.log)
+    os.kill(run.service("s3")["pid"], signal.SIGKILL)
+    run.wait_for(lambda: run.log.count("serving") == 2)
+    assert run.service("s3")["restarts"] == 1
+    assert run.stop() == 0
+    lines = [line for line in run.log.splitlines() if not line.startswith("astro")]
+    assert lines[-2:] == ["scheduler | goodbye", "s3 | ended by SIGTERM"]
 
 
 def test_a_database_server_that_died_comes_back(make: Callable[..., Run]):

@@ -10,7 +10,8 @@ import yaml
 from astro_cli.project_init import init_project
 from astro_cli.scaffold import list_templates, no_template, own_template
 
-EACH = {"README.md", ".astro/config.yaml", "requirements.txt", "airflow_settings.yaml"}
+ROUTES = "services/stub/routes.yaml"
+EACH = {"README.md", ".astro/config.yaml", "requirements.txt", "airflow_settings.yaml", ROUTES}
 """What a template may have although another one has it, too."""
 
 
@@ -26,6 +27,7 @@ def merge(root: Path) -> None:
     services: dict[str, dict[str, Any]] = {}
     objects: dict[str, list[Any]] = {}
     requirements: set[str] = set()
+    routes: list[Any] = []
     for name in list_templates():
         for path, content in own_files(name).items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -43,12 +45,14 @@ def merge(root: Path) -> None:
             yaml.safe_load(texts.get("airflow_settings.yaml", "{}")).get("airflow", {}).items()
         ):
             objects.setdefault(kind, []).extend(entries)
+        routes += yaml.safe_load(texts.get(ROUTES, "{}")).get("routes", [])
         requirements |= {
             line for line in texts.get("requirements.txt", "").splitlines() if line[:1] not in ("", "#")
         }
     config = root / ".astro/config.yaml"
     config.write_text(config.read_text() + yaml.safe_dump({"services": services}))
     (root / "airflow_settings.yaml").write_text(yaml.safe_dump({"airflow": objects}))
+    (root / ROUTES).write_text(yaml.safe_dump({"routes": routes}, sort_keys=False))
     (root / "requirements.txt").write_text("\n".join(sorted(requirements)) + "\n")
 
 

@@ -194,7 +194,7 @@ def warehouse(lab: Astro, sql: str) -> list[str]:
     return lab("airflow", "bash", "warehouse", input=f"psql -XqAt -c '{sql}'\n").stdout.split()
 
 
-def test_a_killed_service_comes_back_by_itself_and_restart_gives_a_new_one(lab: Astro):
+def test_restart_gives_a_service_that_is_well_and_mails_are_read_and_forgotten(lab: Astro):
     lab("airflow", "restart", "http-stub")
     number = port(lab, "mail")
     end = time.monotonic() + 30

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from astro_cli.scaffold import TEMPLATES, list_templates
-from tests.engine.astro import Astro, get, run_dag, wait_for_dag
+from tests.engine.astro import Astro, get, trigger, wait_for_dag, wait_for_run
 from tests.standalone.conftest import free_port
 from tests.standalone.merged import merge, own_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BROWSER = shutil.which("chromium")
+SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
+"""A folder; `SCREENSHOTS=docs/images` makes the pictures of the docs anew."""
 HOURS = ("--from", "2026-01-01T00:00", "--to", "2026-01-01T01:00")
 
 
@@ -34,6 +40,11 @@ def all_of_them(user: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def url(all_of_them: Astro) -> str:
     return str(all_of_them.start()["url"])
+
+
+def run_dag(url: str, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+    """The final state of a run, on a machine that has much else to do."""
+    return wait_for_run(url, dag_id, trigger(url, dag_id, conf), seconds=600)
 
 
 def warehouse(astro: Astro, query: str) -> list[list[str]]:
@@ -71,7 +82,7 @@ def test_clickstream_arrives_to_the_row(all_of_them: Astro, url: str):
     first = returned(url, "clickstream_generate", "generate")
     backfill(all_of_them)
     assert tables(all_of_them, first) == first["rows"]
-    states = task_states(all_of_them, "clickstream_acme")
+    states = task_states(url, "clickstream_acme")
     assert [states[name] for name in ("wait_click", "load_click", "wait_order", "load_order")] == [
         "skipped"
     ] * 4
@@ -120,6 +131,52 @@ def test_a_dag_for_each_enabled_customer_appears(all_of_them: Astro, url: str):
     assert httpx.get(f"{url}/api/v2/dags/customer_dormant", trust_env=False).status_code == 404
 
 
+def test_salesforce_arrives_to_the_row(all_of_them: Astro, url: str):
+    assert run_dag(url, "salesforce") == "success"
+    counted = "SELECT (SELECT count(*) FROM sf_account), (SELECT count(*) FROM sf_contact)"
+    assert warehouse(all_of_them, counted) == [["3", "2"]]
+
+
+def test_a_strangers_token_is_refused_by_the_plugins_api_and_only_there(all_of_them: Astro, url: str):
+    stranger = {"Authorization": "Bearer stranger"}
+    codes = {
+        path: httpx.get(f"{url}/ops/{path}", headers=stranger, trust_env=False, timeout=60).status_code
+        for path in ("slow-tasks", "health", "")
+    }
+    assert codes == {"slow-tasks": 403, "health": 200, "": 200}
+    assert (
+        httpx.get(f"{url}/ops/slow-tasks", trust_env=False).status_code == 200
+    )  # a sandbox has no strangers
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here; scripts/test installs it for root on Debian")
+def test_the_plugins_page_and_button_are_in_the_web_ui(all_of_them: Astro, url: str):
+    from playwright.sync_api import sync_playwright
+
+    assert run_dag(url, "stock_check") == "success"
+    assert get(url, "/api/v2/plugins/importErrors")["total_entries"] == 0
+    (run,) = get(url, "/api/v2/dags/stock_check/dagRuns?limit=1&order_by=-run_after")["dag_runs"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 620})
+        page.set_default_timeout(60_000)
+        page.goto(url)
+        page.get_by_role("link", name="Stock").click()
+        page.frame_locator("iframe").get_by_role("cell").first.wait_for()  # of the table's first row of data
+        _picture(page, "plugin-page")
+        page.goto(f"{url}/dags/stock_check/runs/{run['dag_run_id']}/tasks/check/mapped/0/details")
+        button = page.get_by_role("link", name="Stock room")
+        button.wait_for()
+        assert button.get_attribute("href") == "/ops/?task=check"
+        _picture(page, "plugin-button")
+        browser.close()
+
+
+def _picture(page: Any, name: str) -> None:
+    if SCREENSHOTS:
+        page.screenshot(path=Path(SCREENSHOTS, f"{name}.png"))
+
+
 def returned(url: str, dag_id: str, task_id: str) -> Any:
     """What a task of the latest run returned."""
     (run,) = get(url, f"/api/v2/dags/{dag_id}/dagRuns?limit=1&order_by=-run_after")["dag_runs"]
@@ -144,11 +201,13 @@ def tables(astro: Astro, sheet: dict[str, Any]) -> dict[str, int]:
     return {name: int(count) for name, count in warehouse(astro, query)}
 
 
-def task_states(astro: Astro, dag_id: str) -> dict[str, str]:
+def task_states(url: str, dag_id: str) -> dict[str, str]:
     """Of the run of the second hour."""
-    told = astro.json("airflow", "runs", dag_id)["runs"]
-    run = next(one for one in told if "2026-01-01T01" in str(one))
-    tasks = astro.json("airflow", "tasks", dag_id, "--run", run["run_id"])["tasks"]
+    runs = get(url, f"/api/v2/dags/{dag_id}/dagRuns?limit=100")["dag_runs"]
+    (run,) = [
+        one["dag_run_id"] for one in runs if (one["logical_date"] or "").startswith("2026-01-01T01:00:00")
+    ]
+    tasks = get(url, f"/api/v2/dags/{dag_id}/dagRuns/{run}/taskInstances")["task_instances"]
     return {one["task_id"]: one["state"] for one in tasks}
 
 

@@ -1,12 +1,13 @@
 """`astro airflow pytest` runs these in the sandbox, on a database of their own, against stand-ins.
 
-The customer is made up for the tests; its rows and files are removed before each of them.
+The customer is made up for the tests; its rows and files are removed before and after each of them.
 """
 
 import gzip
 import json
 import os
 import urllib.request
+from datetime import datetime, timedelta, timezone
 
 import clickstream
 import pytest
@@ -27,7 +28,13 @@ def warehouse(query: str) -> list:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_there_yet():
+def nothing_is_there_before_and_after():
+    remove_all()
+    yield
+    remove_all()
+
+
+def remove_all() -> None:
     s3 = S3Hook()
     for prefix in ("events/test/", "dead/events/test/"):
         s3.delete_objects(BUCKET, s3.list_keys(BUCKET, prefix=prefix) or [])
@@ -146,9 +153,9 @@ def test_two_hours_with_a_missing_and_a_late_file_and_a_rerun_arrive_to_the_row(
 
 
 def run_hour(run_dag, dag, hour: str):
-    from datetime import datetime, timezone
-
-    return run_dag(dag, logical_date=datetime.fromisoformat(f"{hour}:00").replace(tzinfo=timezone.utc))
+    """A run by hand is about the hour before it, as one by the clock is."""
+    start = datetime.fromisoformat(f"{hour}:00").replace(tzinfo=timezone.utc)
+    return run_dag(dag, logical_date=start + timedelta(hours=1))
 
 
 def test_the_api_is_down_and_the_last_good_answer_stays(run_dag):

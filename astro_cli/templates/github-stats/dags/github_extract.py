@@ -69,6 +69,7 @@ def tell(keys: list[str], *, outlet_events) -> int:
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=2)},
     is_paused_upon_creation=False,
     tags=["github"],
     doc_md=__doc__,

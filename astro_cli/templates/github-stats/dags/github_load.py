@@ -19,7 +19,7 @@ def files(*, triggering_asset_events) -> list[str]:
     return [key for event in triggering_asset_events[raw] for key in event.extra["keys"]]
 
 
-@task(retries=2, retry_delay=timedelta(seconds=2))
+@task
 def load(key: str) -> int:
     """One file in one transaction."""
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -32,7 +32,7 @@ def load(key: str) -> int:
         "github_items",
         list(rows.values()),
         target_fields=COLUMNS,
-        commit_every=0,  # all at once
+        commit_every=len(rows),  # all at once; 0 would insert nothing
         executemany=True,
         replace=True,
         replace_index=["object", "id"],
@@ -51,6 +51,7 @@ def done(counts: list[int]) -> int:
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=2)},
     is_paused_upon_creation=False,
     tags=["github"],
     doc_md=__doc__,

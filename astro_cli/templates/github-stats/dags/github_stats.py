@@ -38,7 +38,7 @@ def work_out() -> list[list[str]]:
     ]
 
 
-@task(retries=2, retry_delay=timedelta(seconds=2))
+@task
 def message(numbers: list[list[str]]) -> str:
     """Tell the team, over an incoming webhook."""
     from airflow.providers.http.hooks.http import HttpHook
@@ -55,6 +55,7 @@ def message(numbers: list[list[str]]) -> str:
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=2)},
     is_paused_upon_creation=False,
     tags=["github"],
     doc_md=__doc__,

@@ -4,8 +4,12 @@ import json
 import os
 import urllib.request
 
+import github_extract
+import github_load
 import pytest
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk.exceptions import AirflowSkipException
 
 from include.github_stats import BUCKET, row
 from include.github_stats.github import GithubHook, RateLimited, WhenGithubSays
@@ -49,12 +53,22 @@ def test_what_has_not_changed_is_not_sent_again():
     assert list(GithubHook().pages("orgs/acme/repos", known)) == []
 
 
-def test_an_extract_survives_bad_moments_and_the_next_one_skips_what_has_not_changed(run_dag):
-    first = run_dag("github_extract")
-    second = run_dag("github_extract")
+def test_a_whole_extract_survives_bad_moments_and_loading_it_twice_is_like_once(run_dag):
+    run = run_dag("github_extract")
+    keys = run.xcom("fetch")
 
-    assert (first.state, first.xcom("tell")) == ("success", 12)
-    assert (second.state, second.tasks["fetch[0]"]) == ("success", "skipped")
+    assert (run.state, len(keys)) == ("success", 12)
+    for _ in range(2):
+        assert sum(github_load.load.function(key) for key in keys) == 91
+        assert PostgresHook("warehouse").get_first("SELECT count(*) FROM github_items")[0] == 91
+
+
+def test_what_has_not_changed_since_the_last_run_is_skipped():
+    fetch = github_extract.fetch.function
+    fetch("acme", "repos", run_id="first")
+
+    with pytest.raises(AirflowSkipException):
+        fetch("acme", "repos", run_id="second")
 
 
 @pytest.mark.parametrize(

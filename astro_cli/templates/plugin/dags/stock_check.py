@@ -1,6 +1,6 @@
 """What must the coffee bar order? Everything that the plugin `acme_ops` brings, at work in one DAG.
 
-`check` is the plugin's operator, once for each item: open one of its instances and press the button *Stock room*.
+`check` is the plugin's operator, once for each item: its instances have a button *Stock room* under *Details*.
 Its log ends with a line of the plugin's listener. `order` sums up; its first line uses the plugin's macro.
 """
 

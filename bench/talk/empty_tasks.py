@@ -1,0 +1,73 @@
+"""S1: how many tasks a minute, and what each costs, when the tasks do nothing.
+
+    python bench/talk/empty_tasks.py [--dags 50] [--tasks 10] [--workers 4] [--no-guard] [--json FILE]
+
+All DAGs are in one file, like those of a factory; `--no-guard` leaves out the guard with which a task builds its
+own DAG alone. Takes some minutes. The CPU seconds hold the fixed cost of all services over that time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from load import Talk, machine, tell
+
+FACTORY = """
+from airflow.sdk import dag, get_parsing_context, task
+
+@task
+def nothing():
+    pass
+
+def make(dag_id):
+    @dag(dag_id=dag_id, schedule=None, is_paused_upon_creation=False)
+    def empty():
+        for number in range({tasks}):
+            nothing.override(task_id=f"task_{{number}}")()
+    empty()
+
+wanted = get_parsing_context().dag_id if {guard} else None
+for number in range({dags}):
+    if wanted in (None, f"empty_{{number}}"):
+        make(f"empty_{{number}}")
+"""
+
+
+def main() -> None:
+    """Run the scenario once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dags", type=int, default=50)
+    parser.add_argument("--tasks", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--guard", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--limit", type=float, default=3600, help="seconds")
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args()
+    before = machine()
+    talk = Talk(parallelism=options.workers)
+    try:
+        text = FACTORY.format(dags=options.dags, tasks=options.tasks, guard=options.guard)
+        (talk.project / "dags/factory.py").write_text(text)
+        talk.start()
+        talk.wait_for_dags(options.dags, "empty_")
+        cpu, began = talk.cpu(), time.monotonic()
+        talk.trigger([f"empty_{number}" for number in range(options.dags)])
+        states = talk.wait_for_runs("empty_", options.limit)
+        seconds, spent = time.monotonic() - began, talk.cpu() - cpu
+        done = talk.states("task_instance", "empty_").get("success", 0)
+        figures = {
+            "runs": states,
+            "tasks_a_minute": round(done / seconds * 60, 1),
+            "cpu_seconds_a_task": round(spent / max(done, 1), 3),
+            "seconds": round(seconds, 1),
+            **talk.timing("empty_"),
+        }
+    finally:
+        talk.clean()
+    parameters = {name: getattr(options, name) for name in ("dags", "tasks", "workers", "guard")}
+    tell("S1 empty tasks", before, parameters, figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
