@@ -70,7 +70,6 @@ def tell(keys: list[str], *, outlet_events) -> int:
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=2)},
-    is_paused_upon_creation=False,
     tags=["github"],
     doc_md=__doc__,
 )

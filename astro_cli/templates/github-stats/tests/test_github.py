@@ -25,7 +25,13 @@ def stub(method: str, path: str):
 
 @pytest.fixture(autouse=True)
 def as_at_first():
-    """GitHub has its bad moments once more, and nothing was asked of it yet."""
+    """Before and after: GitHub has its bad moments once more, and nothing was asked of it yet."""
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
     stub("POST", "reset")
     s3 = S3Hook()
     s3.delete_objects(BUCKET, s3.list_keys(BUCKET) or [])
