@@ -15,6 +15,7 @@ from astro_cli.airflow_api import ANY, AirflowApi, ConflictError, NotFoundError
 from astro_cli.dagrun import log_lines
 from astro_cli.errors import AstroError, UnhealthyError, UsageError
 from astro_cli.services import base_url
+from astro_cli.wait import wait_until
 from astro_cli.why import Snapshot
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from astro_cli.wait import Clock
 
 POLL_SECONDS = 0.7
+CLOSING_SECONDS = 60.0  # Airflow looks every 30 s which backfills are over
 PATIENCE_SECONDS = 60.0  # an api-server that restarts on a busy machine must not end a wait
 LAST_LINES = 15
 EXAMINED_TASKS = 8  # the API computes dependencies anew for each task
@@ -461,17 +463,43 @@ def backfill_dates(api: AirflowApi, request: BackfillRequest) -> tuple[str, ...]
     return api.backfill_dates(request.body())
 
 
-def start_backfill(api: AirflowApi, request: BackfillRequest, *, unpause: bool, wait: bool) -> Backfill:
-    """Begin a backfill.
+def start_backfill(
+    api: AirflowApi,
+    request: BackfillRequest,
+    *,
+    unpause: bool,
+    wait: bool,
+    tell: Callable[[str], None],
+    clock: Clock = time,
+) -> Backfill:
+    """Begin a backfill; `tell` hears what it waits for.
 
     Raises:
         AstroError: the DAG is paused and nothing would happen, or it has a backfill that goes on.
     """
     allow_run(api, find_dag(api, request.dag_id), unpause=unpause, wait=wait)
+    begun = _create_backfill(api, request)
+    if begun is None:
+        tell(f"the last backfill of {request.dag_id} is over; waiting until Airflow has noticed")
+        begun = wait_until(
+            lambda: _create_backfill(api, request), seconds=CLOSING_SECONDS, clock=clock, pause=POLL_SECONDS
+        )
+    if begun is None:
+        raise AstroError(
+            f"Airflow takes the last backfill of `{request.dag_id}` for a running one",
+            hint="see `astro airflow logs scheduler`, or cancel it in the web UI",
+        )
+    return begun
+
+
+def _create_backfill(api: AirflowApi, request: BackfillRequest) -> Backfill | None:
+    """A new backfill; None when Airflow has not noticed yet that all runs of the last one are over."""
     try:
         return api.create_backfill(request.body())
     except ConflictError as exc:
-        raise AstroError(exc.message, hint="wait until it is done, or cancel it in the web UI") from exc
+        if api.runs(request.dag_id, limit=1, run_type="backfill", state=("queued", "running")):
+            raise AstroError(exc.message, hint="wait until it is done, or cancel it in the web UI") from exc
+        return None
 
 
 def follow_backfill(

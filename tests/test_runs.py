@@ -320,6 +320,25 @@ def test_a_backfill_needs_a_schedule_and_dates_in_order():
         runs.backfill_dates(api, wrong)
 
 
+def test_a_backfill_waits_until_airflow_has_noticed_the_end_of_the_last_one_but_not_for_a_running_one():
+    refused = httpx.Response(409, json={"detail": "There is already a running backfill for dag etl"})
+    begun = {"id": 8, "dag_id": "etl", "completed_at": None}
+    active = InTurn(listed(), listed(), listed(run_body("etl", "b1", "running")))
+    made = fake(**{"POST /backfills": InTurn(refused, refused, begun, refused), "/dags/etl/dagRuns": active})
+    told: list[str] = []
+    clock = FakeClock()
+    start = {"unpause": False, "wait": True, "tell": told.append, "clock": clock}
+    with made.api() as api:
+        assert runs.start_backfill(api, REQUEST, **start).backfill_id == 8
+        assert len(told) == 1
+        assert clock.now > 0
+        with pytest.raises(AstroError, match="already a running backfill"):
+            runs.start_backfill(api, REQUEST, **start)
+    made = fake(**{"POST /backfills": refused, "/dags/etl/dagRuns": listed()})
+    with made.api() as api, pytest.raises(AstroError, match="for a running one"):
+        runs.start_backfill(api, REQUEST, **start)
+
+
 def test_a_backfill_has_finished_when_every_date_has_a_run_that_has():
     dates = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
     one, two = (run_body("etl", f"b{i}", "success", logical_date=date) for i, date in enumerate(dates))

@@ -67,7 +67,7 @@ def backfill(
                 console.note("nothing to run: no date of the schedule lies there, or all have a run")
             console.result({**told, "states": {}}, lambda: _list(console, dates))
             return
-        begun = runs.start_backfill(api, request, unpause=unpause, wait=not no_wait)
+        begun = runs.start_backfill(api, request, unpause=unpause, wait=not no_wait, tell=console.note)
         told["backfill_id"] = begun.backfill_id
         progress = None
         try:
