@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, partial
@@ -277,7 +278,7 @@ def _ports(place: Place) -> Iterator[Finding]:
     if ports.is_free(port):
         yield Finding("ports", "ok", f"port {port} is free")
         return
-    holder = _container_at(place, port) or ports.holder(port) or "another program"
+    holder = _sandbox_at(place, port) or ports.holder(port) or "another program"
     if place.root is not None and f"({place.root})" in holder:
         yield Finding("ports", "ok", f"port {port} is this project's own")
         return
@@ -289,15 +290,16 @@ def _ports(place: Place) -> Iterator[Finding]:
         yield Finding("ports", "warning", f"port {port} is held by {holder}", fix)
 
 
-def _container_at(place: Place, port: int) -> str | None:
+def _sandbox_at(place: Place, port: int) -> str | None:
     from astro_cli.runtime.docker import DockerEngine
+    from astro_cli.runtime.standalone import StandaloneEngine
 
-    try:
-        return DockerEngine(
-            place.environ, lambda: load_settings(place.environ, project_root=place.root)
-        ).port_holder(port)
-    except EngineError:
-        return None
+    for kind in (StandaloneEngine, DockerEngine):
+        engine = kind(place.environ, lambda: load_settings(place.environ, project_root=place.root))
+        with suppress(EngineError):
+            if holder := engine.port_holder(port):
+                return holder
+    return None
 
 
 def _network(place: Place) -> Iterator[Finding]:

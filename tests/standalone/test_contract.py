@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -152,6 +153,13 @@ def test_list_names_the_engine_and_the_folder(shop: Astro, url: str, engine: str
     (found,) = [one for one in shop.json("airflow", "list")["sandboxes"] if one["path"] == str(shop.folder)]
     assert found["engine"] == engine
     assert found["state"] == "running"
+
+
+def test_doctor_knows_the_projects_own_port(shop: Astro, url: str):
+    told = json.loads(shop("doctor", "--json", code=None).stdout)["data"]["findings"]
+    (found,) = (each for each in told if each["check"] == "ports")
+    assert found["level"] == "ok"
+    assert "this project's own" in found["message"]
 
 
 def test_no_secret_is_in_the_arguments_of_any_process(shop: Astro, url: str):
