@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,10 @@ _ENGINE_URL = os.environ.get("DOCKER_HOST", "")
 _NO_ENGINE = os.environ.get(
     "ASTRO_TEST_NO_ENGINE", "DOCKER_HOST is not set; scripts/test finds or brings an engine"
 )
+
+# A shell has what it runs in the background ignore Ctrl-C, and that would be handed on to every program we start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is a matter of the machine and of what else runs on it, not of the code.
 settings.register_profile("astro", deadline=None, suppress_health_check=[HealthCheck.too_slow])

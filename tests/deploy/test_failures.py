@@ -163,9 +163,6 @@ def test_a_deploy_that_is_killed_can_be_undone_by_a_rollback(settled: Deployed) 
 def test_ctrl_c_brings_the_running_release_back(settled: Deployed) -> None:
     images = settled.images()
     settled.write_version("interrupted")
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # in the background it is ignored, and so by children
     running = Running(settled)
     running.until("roll: scheduler")
     os.killpg(running.process.pid, signal.SIGINT)
