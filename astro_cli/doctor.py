@@ -11,6 +11,7 @@ import re
 import shutil
 import stat
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -302,6 +303,9 @@ def _sandbox_at(place: Place, port: int) -> str | None:
     return None
 
 
+_INDEX_FIX = "if you need a proxy, set HTTPS_PROXY; if you have an index of your own, UV_DEFAULT_INDEX"
+
+
 def _network(place: Place) -> Iterator[Finding]:
     """The package index answers; certificates and proxies that are named make sense."""
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"):
@@ -319,8 +323,25 @@ def _network(place: Place) -> Iterator[Finding]:
             yield Finding("proxy", "ok", f"{upper} is {without_password(values.pop())}")
     host = host_settings(place.environ)
     index = re.search(r"^index-url = (\S+)", host.pip_conf, re.MULTILINE)
-    url = index[1] if index else "https://pypi.org/simple/"
-    yield from _reaches("package index", url, host.ca_bundle)
+    if index:
+        yield from _reaches("package index", index[1], host.ca_bundle)
+    else:
+        yield _default_index(place)
+
+
+def _default_index(place: Place) -> Finding:
+    """Only uv knows where it looks when nobody told it, so uv is asked for a package, and installs nothing."""
+    from uv import find_uv_bin
+
+    words = ("pip", "install", "--dry-run", "--no-deps", "--no-cache", "--quiet")
+    environ = {**place.environ, "UV_HTTP_TIMEOUT": f"{ANSWER_SECONDS:.0f}", "UV_HTTP_RETRIES": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        done = process.run([find_uv_bin(), *words, "--target", folder, "pip"], env=environ)
+    if done.code == 0:
+        return Finding("package index", "ok", "uv's default package index answers")
+    reason = done.lines[-1].strip() if done.lines else f"uv ended with {done.code}"
+    message = f"uv's default package index does not answer: {reason}; what is built already works without it"
+    return Finding("package index", "warning", message, _INDEX_FIX, TargetError.exit_code)
 
 
 def _reaches(check: str, url: str, ca_bundle: bytes) -> Iterator[Finding]:
@@ -341,8 +362,8 @@ def _reaches(check: str, url: str, ca_bundle: bytes) -> Iterator[Finding]:
         if isinstance(reason, ssl.SSLCertVerificationError):
             fix = "name your company's certificates: `export SSL_CERT_FILE=/path/to/bundle.pem`"
         else:
-            fix = "if you need a proxy, set HTTPS_PROXY; if you have an index of your own, UV_DEFAULT_INDEX"
-        message = f"{shown} does not answer: {reason}; what is built already works without"
+            fix = _INDEX_FIX
+        message = f"{shown} does not answer: {reason}; what is built already works without it"
         yield Finding(check, "warning", message, fix, TargetError.exit_code)
         return
     yield Finding(check, "ok", f"{shown} answers")
