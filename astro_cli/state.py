@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import secrets
+import time
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CHECKOUT_FILE = Path(".astro/checkout")
 ID_BYTES = 5
+NAMED_SECONDS = 3.0
+"""Who takes the lock writes its name right after; on a busy machine that can take a moment."""
 
 
 class SandboxState:
@@ -104,22 +107,20 @@ class SandboxState:
         """
         from filelock import FileLock, Timeout
 
+        from astro_cli import process
+
         holder = make_private_dir(self.folder) / "holder"
         lock = FileLock(self.folder / "lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as exc:
-            who = (
-                holder.read_text(encoding="utf-8", errors="replace").strip()
-                if holder.exists()
-                else "another run of astro"
-            )
             raise LockedError(
-                f"{who} is working on this sandbox right now",
+                f"{_name_of(holder)} is working on this sandbox right now",
                 hint="wait until it is done, or end it, then run the same command again",
             ) from exc
         try:
-            write_atomic(holder, f"`astro airflow {purpose}` (process {os.getpid()})")
+            me = process.identity(os.getpid())
+            write_atomic(holder, json.dumps({"purpose": purpose, "pid": me.pid, "started": me.started}))
             yield
         finally:
             lock.release()
@@ -144,6 +145,19 @@ _SECRETS: dict[str, Callable[[], str]] = {
     "api": lambda: secrets.token_urlsafe(48),
     "warehouse": lambda: secrets.token_hex(16),
 }
+
+
+def _name_of(holder: Path) -> str:
+    """Who holds the lock: not who held it last, and the one who has just taken it has a moment to say so."""
+    from astro_cli.process import Identity
+
+    end = time.monotonic() + NAMED_SECONDS
+    while time.monotonic() < end:
+        told = read_json(holder)
+        if Identity(told.get("pid", 0), told.get("started", "")).is_alive:
+            return f"`astro airflow {told.get('purpose')}` (process {told['pid']})"
+        time.sleep(0.05)
+    return "another run of astro"
 
 
 def new_secrets() -> dict[str, str]:

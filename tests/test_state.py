@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
+from astro_cli import state as state_module
 from astro_cli.errors import LockedError
 from astro_cli.state import SandboxState
 
@@ -81,3 +83,30 @@ def test_two_runs_cannot_hold_one_sandbox_and_the_second_is_told_who_does(root: 
         pass
     with state.lock("stop"):
         pass
+
+
+def test_a_holder_that_has_not_said_its_name_yet_is_waited_for(root: Path):
+    state = SandboxState(root)
+    name = state.folder / "holder"
+    with state.lock("start"):
+        told = name.read_text()
+        name.unlink()
+        late = threading.Timer(0.3, name.write_text, [told])
+        late.start()
+        try:
+            with pytest.raises(LockedError, match="astro airflow start"), state.lock("stop"):
+                pass
+        finally:
+            late.join()
+
+
+def test_a_holder_that_was_killed_is_not_taken_for_the_one_after_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(state_module, "NAMED_SECONDS", 0.1)
+    state = SandboxState(root)
+    with state.lock("start"):
+        told = json.loads((state.folder / "holder").read_text())
+        (state.folder / "holder").write_text(json.dumps({**told, "started": "in another life"}))
+        with pytest.raises(LockedError, match="another run of astro is working"), state.lock("stop"):
+            pass
