@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
-from astro_cli.project_services import PAGE, WAREHOUSE, Health, fill, own_words
+from astro_cli.project_services import WAREHOUSE, fill, own_words
+from astro_cli.runtime import service_health
 from astro_cli.runtime.engine import ServiceStatus
 from astro_cli.runtime.plan import ContainerSpec, Mount, PrivateFile
-from astro_cli.runtime.service_health import are_well
+from astro_cli.runtime.stand_in_config import config, redis_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,9 @@ WRITABLE = "/run/astro"
 FOLDER = "services"
 """Folder of a project in which its programs may be, which Airflow does not see."""
 CONFIG = "/run/astro/service.json"
+DATA = "/data"
+SEED = "/project"
+"""The folder of the project that a stand-in reads."""
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - inside the container; published on loopback
 STOP_SECONDS = 10
 RESTARTS = 10
@@ -47,16 +51,7 @@ def marks(stack: Stack) -> dict[str, str]:
     """The label of the container in which Airflow runs: how to find the services again, and how to ask them."""
     if not stack.added:
         return {}
-    told = {
-        each.name: {
-            "kind": each.service.kind,
-            "ports": list(each.ports.values()),
-            "health": asdict(each.service.health),
-            "at": each.ports.get(each.service.health.port, 0),
-        }
-        for each in stack.added
-    }
-    return {labels.ADDED: json.dumps(told)}
+    return {labels.ADDED: json.dumps(service_health.marks(stack))}
 
 
 def containers(
@@ -80,23 +75,21 @@ def containers(
 
 def _stand_in(stack: Stack, each: PlacedService, image: str, user: int) -> ContainerSpec:
     service = each.service
-    config: dict[str, Any] = {"host": EVERYWHERE, "port": service.ports[0]}
     mounts = []
-    command: tuple[str, ...] = ("python", f"{PROGRAMS}/{service.kind.replace('-', '_')}.py", CONFIG)
+    files: tuple[PrivateFile, ...] = ()
     if keeps_data(each):
-        mounts.append(Mount(volume(stack, each.name), "/data"))
+        mounts.append(Mount(volume(stack, each.name), DATA))
     if service.folder is not None:
-        mounts.append(Mount(str(stack.root / service.folder), "/project", read_only=True))
-    if service.kind == "s3":
-        seed = "/project" if service.folder else None
-        config |= {"data": "/data", "seed": seed, "seed_hash": each.seed, "buckets": service.buckets}
-    elif service.kind == "http-stub":
-        config |= {"fixtures": "/project"}
-    elif service.kind == "mail":
-        config |= {"data": "/data", "page_port": service.ports[PAGE]}
+        mounts.append(Mount(str(stack.root / service.folder), SEED, read_only=True))
+    command: tuple[str, ...]
+    if service.kind == "redis":
+        command = ("redis-server", *redis_options(EVERYWHERE, service.ports[0], DATA))
     else:
-        command = ("redis-server", *redis_options(EVERYWHERE, service.ports[0], "/data"))
-    files = (PrivateFile(CONFIG, json.dumps(config), user),) if service.kind != "redis" else ()
+        command = ("python", f"{PROGRAMS}/{service.kind.replace('-', '_')}.py", CONFIG)
+        inside = {port: port for port in service.ports}
+        read = SEED if service.folder is not None else None
+        told = config(each, host=EVERYWHERE, ports=inside, data=DATA, read=read)
+        files = (PrivateFile(CONFIG, json.dumps(told), user),)
     return ContainerSpec(
         name=each.name,
         image=image,
@@ -111,19 +104,11 @@ def _stand_in(stack: Stack, each: PlacedService, image: str, user: int) -> Conta
     )
 
 
-def redis_options(host: str, port: int, data: str) -> tuple[str, ...]:
-    """How Redis runs: no password on the loopback interface, and every change is written down."""
-    return (
-        *("--bind", host, "--port", str(port), "--protected-mode", "no", "--dir", data),
-        *("--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
-    )
-
-
 def _own(
     stack: Stack, each: PlacedService, image: str | None, project_image: str, user: int
 ) -> ContainerSpec:
     service = each.service
-    data = (service.data or "/data") if image else WRITABLE
+    data = (service.data or DATA) if image else WRITABLE
     words = {**own_words(each, on_loopback=False), "host": EVERYWHERE, "data": data}
     mounts = [Mount(volume(stack, each.name), data)] if service.data else []
     environment = {name: fill(value, words) for name, value in service.environment.items()}
@@ -167,13 +152,8 @@ def statuses(
         postgres: the server in which the warehouse lives.
         measure: gives the memory of a container; None where nobody asks for it.
     """
-    plain = {name: _plain(name, inspected.get(name), measure) for name in told}
-    asked = {
-        name: (Health(**entry["health"]), int(entry["at"]))
-        for name, entry in told.items()
-        if plain[name].state == "running"
-    }
-    well = are_well(asked)
+    plain = {name: plain_status(name, inspected.get(name), measure) for name in told}
+    well = service_health.look(told, [name for name, status in plain.items() if status.state == "running"])
     for name, entry in told.items():
         status = plain[name]
         if entry["kind"] == WAREHOUSE:
@@ -184,9 +164,10 @@ def statuses(
         yield replace(status, ports=tuple(entry["ports"]))
 
 
-def _plain(
+def plain_status(
     name: str, container: Mapping[str, Any] | None, measure: Callable[[str], int | None] | None
 ) -> ServiceStatus:
+    """How a container with one service in it is, as far as the engine knows."""
     if container is None:
         return ServiceStatus(name, "missing")
     state = container["State"]

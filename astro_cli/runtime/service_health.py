@@ -7,19 +7,49 @@ from __future__ import annotations
 
 import http.client
 import socket
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from astro_cli.ports import LOOPBACK
+from astro_cli.project_services import WAREHOUSE, Health
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from astro_cli.project_services import Health
+    from astro_cli.services import Stack
 
 SECONDS = 2.0
 """A service that listens answers at once; one on a busy machine a little later."""
 STILL_OPEN_SECONDS = 0.05
 """Docker's own relay accepts every connection, and closes those that nobody takes inside."""
+
+
+def marks(stack: Stack) -> dict[str, Any]:
+    """What to write down of a sandbox's services, so that a later look finds and asks them."""
+    return {
+        each.name: {
+            "kind": each.service.kind,
+            "ports": list(each.ports.values()),
+            "health": asdict(each.service.health),
+            "at": each.ports.get(each.service.health.port, 0),
+        }
+        for each in stack.added
+    }
+
+
+def look(marked: Mapping[str, Any], running: Iterable[str]) -> dict[str, bool]:
+    """Of each running service that answers for itself, whether it does; the warehouse is well with its server.
+
+    Args:
+        marked: see `marks`.
+    """
+    return are_well(
+        {
+            name: (Health(**marked[name]["health"]), int(marked[name]["at"]))
+            for name in running
+            if marked[name]["kind"] != WAREHOUSE
+        }
+    )
 
 
 def are_well(asked: Mapping[str, tuple[Health, int]]) -> dict[str, bool]:

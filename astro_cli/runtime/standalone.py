@@ -24,7 +24,7 @@ from astro_cli.errors import AstroError, ProjectError, UsageError
 from astro_cli.image import dockerfile_version, images_folder
 from astro_cli.paths import make_private_dir, read_json, sandbox_dir, state_dir, write_atomic
 from astro_cli.project_services import WAREHOUSE
-from astro_cli.runtime import standalone_logs, standalone_services
+from astro_cli.runtime import service_health, standalone_logs, standalone_services
 from astro_cli.runtime.endpoint import EngineInfo
 from astro_cli.runtime.engine import (
     NEW_DATABASE,
@@ -424,7 +424,7 @@ def _marks(stack: Stack, environment: Environment, config_hash: str) -> dict[str
         "environment": environment.reference,
         "made_at": made.stat().st_mtime if made.exists() else None,
         "config_hash": config_hash,
-        "added": standalone_services.marks(stack),
+        "added": service_health.marks(stack),
     }
 
 

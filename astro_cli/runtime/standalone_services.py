@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import astro_cli
 from astro_cli.ports import LOOPBACK
-from astro_cli.project_services import PAGE, WAREHOUSE, Health, fill, own_words
-from astro_cli.runtime.docker_services import redis_options
-from astro_cli.runtime.service_health import are_well
+from astro_cli.project_services import WAREHOUSE, fill, own_words
+from astro_cli.runtime import service_health
+from astro_cli.runtime.stand_in_config import config, redis_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -70,36 +70,25 @@ def programs(
             command = [fill(word, words) for word in each.service.command]
             launch = {"command": command, "folder": str(stack.root), "environment": {**environment, **own}}
         else:
-            config = place / "config.json"
-            command = _command(each, place / "data", config, workshop, Path(python), report)
+            file = place / "config.json"
+            command = _command(each, place / "data", file, workshop, Path(python), report)
             launch = {"command": command, "folder": str(place), "environment": _plain(environment)}
-            files[f"{FOLDER}/{each.name}/config.json"] = json.dumps(_config(each, stack.root, place / "data"))
+            read = str(stack.root / each.service.folder) if each.service.folder is not None else None
+            told = config(each, host=LOOPBACK, ports=each.ports, data=str(place / "data"), read=read)
+            files[f"{FOLDER}/{each.name}/config.json"] = json.dumps(told)
         files[f"{FOLDER}/{each.name}/launch.json"] = json.dumps(launch)
         argvs[each.name] = [python, "-I", str(STAND_INS / "launch.py"), str(place / "launch.json")]
     return argvs, files
 
 
 def _command(
-    each: PlacedService, data: Path, config: Path, workshop: Workshop, python: Path, report: Report
+    each: PlacedService, data: Path, file: Path, workshop: Workshop, python: Path, report: Report
 ) -> list[str]:
     if each.service.kind == "redis":
         port = each.ports[each.service.ports[0]]
         return [str(workshop.redis(python, report)), *redis_options(LOOPBACK, port, str(data))]
     program = STAND_INS / f"{each.service.kind.replace('-', '_')}.py"
-    return [str(workshop.stand_ins(python, report)), "-I", str(program), str(config)]
-
-
-def _config(each: PlacedService, root: Path, data: Path) -> dict[str, Any]:
-    service = each.service
-    config: dict[str, Any] = {"host": LOOPBACK, "port": each.ports[service.ports[0]], "data": str(data)}
-    read = str(root / service.folder) if service.folder is not None else None
-    if service.kind == "s3":
-        config |= {"seed": read, "seed_hash": each.seed, "buckets": service.buckets}
-    elif service.kind == "http-stub":
-        config |= {"fixtures": read}
-    elif service.kind == "mail":
-        config |= {"page_port": each.ports[service.ports[PAGE]]}
-    return config
+    return [str(workshop.stand_ins(python, report)), "-Es", str(program), str(file)]
 
 
 def _plain(environment: Mapping[str, str]) -> dict[str, str]:
@@ -113,35 +102,17 @@ def make_folders(stack: Stack, folder: Path) -> None:
         (folder / FOLDER / each.name / "data").mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def marks(stack: Stack) -> dict[str, Any]:
-    """What to write down of the services, so that a look finds and asks them."""
-    return {
-        each.name: {
-            "kind": each.service.kind,
-            "ports": list(each.ports.values()),
-            "health": asdict(each.service.health),
-            "at": each.ports.get(each.service.health.port, 0),
-        }
-        for each in stack.added
-    }
-
-
 def statuses(
     marked: Mapping[str, Any], known: Mapping[str, ServiceStatus], postgres: ServiceStatus | None
 ) -> Iterable[ServiceStatus]:
     """How each service is.
 
     Args:
-        marked: see `marks`.
+        marked: see `service_health.marks`.
         known: what the supervisor says of each.
         postgres: the server in which the warehouse lives.
     """
-    asked = {
-        name: (Health(**entry["health"]), int(entry["at"]))
-        for name, entry in marked.items()
-        if entry["kind"] != WAREHOUSE and known[name].state == "running"
-    }
-    well = are_well(asked)
+    well = service_health.look(marked, [name for name in marked if known[name].state == "running"])
     for name, entry in marked.items():
         status = known[name]
         if entry["kind"] == WAREHOUSE and postgres is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.engine.astro import Astro, environment
+from tests.free_port import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,13 +21,6 @@ UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(
 NO_DOCKER = "unix:///nowhere/docker.sock"
 
 
-def free_port() -> int:
-    """One that no other program will choose: the usual ones are in use on a machine that runs several tests."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def user(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[str, str]:
     """The environment of a user on a machine without Docker."""
@@ -37,6 +30,24 @@ def user(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
         "XDG_CACHE_HOME": str(shared_cache),
         "UV_CACHE_DIR": UV_CACHE,
     }
+
+
+@pytest.fixture(scope="module", params=["standalone", pytest.param("docker", marks=pytest.mark.engine)])
+def engine(request: pytest.FixtureRequest) -> str:
+    """For the suites that hold on every engine."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def on_engine(
+    engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The environment of a user whose sandboxes run on `engine`."""
+    if engine == "docker":
+        environ = environment(tmp_path_factory.mktemp("home"), request.getfixturevalue("engine_url"))
+    else:
+        environ = request.getfixturevalue("user")
+    return {**environ, "ASTRO_ENGINE": engine, "ASTRO_SANDBOX_PORT": str(free_port())}
 
 
 @pytest.fixture

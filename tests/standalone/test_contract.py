@@ -6,13 +6,14 @@ import json
 import os
 import socket
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.astro import Astro, environment, get, run_dag, wait_for_dag
-from tests.standalone.conftest import free_port
+from tests.engine.astro import Astro, get, run_dag, wait_for_dag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,24 +45,12 @@ airflow:
 """
 
 
-@pytest.fixture(scope="module", params=["standalone", pytest.param("docker", marks=pytest.mark.engine)])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def shop(
-    engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Astro]:
+def shop(on_engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Astro]:
     """A project of the default template, with something of its own in every place."""
-    if engine == "docker":
-        environ = environment(tmp_path_factory.mktemp("home"), request.getfixturevalue("engine_url"))
-    else:
-        environ = request.getfixturevalue("user")
-    environ = {**environ, "ASTRO_ENGINE": engine, "ASTRO_SANDBOX_PORT": str(free_port())}
     parent = tmp_path_factory.mktemp("projects")
-    Astro(parent, environ)("airflow", "init", "shop")
-    astro = Astro(parent / "shop", environ)
+    Astro(parent, on_engine)("airflow", "init", "shop")
+    astro = Astro(parent / "shop", on_engine)
     astro.write(".env", f"GREETING=hello\nSECRET={CANARY}\n")
     astro.write("include/prices.py", "PRICE = 3\n")
     astro.write("dags/uses_everything.py", USES_EVERYTHING)
@@ -87,6 +76,22 @@ def wait_until_healthy(shop: Astro, seconds: float = 30) -> None:
 def test_every_service_is_healthy_after_start(shop: Astro, url: str):
     wait_until_healthy(shop)
     assert set(shop.services()) == SERVICES
+
+
+def test_the_api_refuses_pages_of_other_sites(shop: Astro, url: str):
+    assert answers(url) == 200
+    assert answers(url, Host="rebound.example") == 403
+    assert answers(url, Origin="https://evil.example") == 403
+
+
+def answers(url: str, **headers: str) -> int:
+    request = urllib.request.Request(f"{url}/api/v2/version", headers=headers)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code
 
 
 def test_a_second_start_changes_nothing(shop: Astro, url: str):

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.engine.astro import Astro, environment, run_dag, wait_for_dag
-from tests.standalone.conftest import free_port
+from tests.engine.astro import Astro, run_dag, wait_for_dag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,24 +82,12 @@ uses_services()
 TEST = "from dags.uses_services import use_all\n\ndef test_it():\n    use_all()\n"
 
 
-@pytest.fixture(scope="module", params=["standalone", pytest.param("docker", marks=pytest.mark.engine)])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def lab(
-    engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Astro]:
+def lab(on_engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Astro]:
     """A project with every kind of service, started; the tests of this file go on with it in their order."""
-    if engine == "docker":
-        environ = environment(tmp_path_factory.mktemp("home"), request.getfixturevalue("engine_url"))
-    else:
-        environ = request.getfixturevalue("user")
-    environ = {**environ, "ASTRO_ENGINE": engine, "ASTRO_SANDBOX_PORT": str(free_port())}
     parent = tmp_path_factory.mktemp("projects")
-    Astro(parent, environ)("airflow", "init", "lab")
-    astro = Astro(parent / "lab", environ)
+    Astro(parent, on_engine)("airflow", "init", "lab")
+    astro = Astro(parent / "lab", on_engine)
     config = astro.folder / ".astro/config.yaml"
     config.write_text(config.read_text() + CONFIG)
     astro.write("services/s3/raw/2026/one.txt", "first")

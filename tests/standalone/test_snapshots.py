@@ -13,8 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.engine.astro import Astro, environment, get, trigger, wait_for_dag, wait_for_run
-from tests.standalone.conftest import free_port
+from tests.engine.astro import Astro, get, trigger, wait_for_dag, wait_for_run
 
 SLEEPER = """
 import time
@@ -37,24 +36,12 @@ airflow:
 """
 
 
-@pytest.fixture(scope="module", params=["standalone", pytest.param("docker", marks=pytest.mark.engine)])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def shop(
-    engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Astro]:
+def shop(on_engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Astro]:
     """A project of the default template; the tests of this file go on with it in their order."""
-    if engine == "docker":
-        environ = environment(tmp_path_factory.mktemp("home"), request.getfixturevalue("engine_url"))
-    else:
-        environ = request.getfixturevalue("user")
-    environ = {**environ, "ASTRO_ENGINE": engine, "ASTRO_SANDBOX_PORT": str(free_port())}
     parent = tmp_path_factory.mktemp("projects")
-    Astro(parent, environ)("airflow", "init", "shop")
-    astro = Astro(parent / "shop", environ)
+    Astro(parent, on_engine)("airflow", "init", "shop")
+    astro = Astro(parent / "shop", on_engine)
     astro.write("dags/sleeper.py", SLEEPER)
     yield astro
     astro("airflow", "kill", "--yes", "--no-snapshot", code=None)
