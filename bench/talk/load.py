@@ -17,6 +17,8 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from project import ASTRO, BenchProject
 
+from astro_cli.airflow import DEFAULT_VERSION
+
 TRIGGERS_AT_ONCE = 4
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -94,13 +96,23 @@ class Talk(BenchProject):
         )
         return [line.split(",") for line in done.stdout.splitlines()]
 
-    def timing(self, pattern: str) -> dict[str, float]:
-        """Of all finished task instances: how many, over how many seconds, and how long each waited and ran."""
+    def retried(self, pattern: str) -> int:
+        """How many task instances needed more than one try."""
+        query = f"SELECT count(*) FROM task_instance WHERE dag_id LIKE '{pattern}%' AND try_number > 1"
+        return int(self.sql(query)[0][0])
+
+    def timing(self, pattern: str, since: str = "-infinity") -> dict[str, float]:
+        """Of all finished task instances: how many, over how many seconds, and how long each waited and ran.
+
+        Args:
+            since: those that were ready earlier do not count; a time of the database's.
+        """
         query = (
             "SELECT count(*), extract(epoch FROM max(end_date) - min(queued_dttm)), "
             "percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM start_date - scheduled_dttm)), "
             "percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM start_date - scheduled_dttm)), "
-            f"avg(duration) FROM task_instance WHERE dag_id LIKE '{pattern}%' AND start_date IS NOT NULL"
+            "avg(duration) FROM task_instance "
+            f"WHERE dag_id LIKE '{pattern}%' AND start_date IS NOT NULL AND scheduled_dttm >= '{since}'"
         )
         names = ("instances", "seconds", "wait_p50", "wait_p95", "mean_duration")
         (row,) = self.sql(query)
@@ -132,7 +144,7 @@ def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "airflow": DEFAULT_VERSION,
         "load_average": [round(one, 1) for one in os.getloadavg()],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
