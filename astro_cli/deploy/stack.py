@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 POSTGRES = "postgres"
 API_SERVER = "api-server"
-API_URL = f"http://127.0.0.1:{airflow.API_PORT}"
-SCHEDULER_HEALTH = "http://127.0.0.1:8974/health"
 ENTRY = ("python3", f"{airflow.DEPLOYED_CODE}/entry.py")
 AIRFLOW_USER, AIRFLOW_UID, POSTGRES_UID = f"{airflow.UID}:0", str(airflow.UID), "999"
 GRACE_SECONDS = 30
@@ -83,7 +81,7 @@ class Names:
         return {labels.PROJECT: self.project_id, labels.DEPLOYMENT: self.deployment}
 
 
-JANITOR = ServiceSpec("janitor", "janitor")
+JANITOR = ServiceSpec("janitor", "janitor", read_only=True)
 """Only deployments have it: removes old logs and history (`inside/janitor.py`)."""
 
 
@@ -138,10 +136,9 @@ def airflow_service(
         container["Mounts"] = [{**mount, "ReadOnly": False} for mount in container["Mounts"]]
     if service.name == API_SERVER:
         container["Args"].append("--proxy-headers")
-        container["Healthcheck"] = _health(f"{API_URL}{airflow.HEALTH_PATH}")
-    if service.name == "scheduler":
-        container["Healthcheck"] = _health(SCHEDULER_HEALTH)
-    if service.name in (API_SERVER, JANITOR.name):  # no task runs there, which may write where it likes
+    if service.health:
+        container["Healthcheck"] = _health(service.health)
+    if service.read_only:
         _make_read_only(container)
     grace = configuration["drain"] if service.name == "scheduler" else GRACE_SECONDS
     container["StopGracePeriod"] = grace * SECOND
