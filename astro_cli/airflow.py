@@ -23,6 +23,9 @@ UID = 50_000
 API_PORT = 8080
 """Port of the api-server inside its container."""
 
+SCHEDULER_HEALTH_PORT = 8974
+"""Port on which a scheduler tells its health, where `[scheduler] enable_health_check` is set."""
+
 PROCESSOR_LOGGER = "airflow.dag_processing.manager.DagFileProcessorManager"
 
 HEALTH_PATH = "/api/v2/monitor/health"
@@ -59,6 +62,10 @@ CONTAINER = Site(
     database="postgresql+psycopg2://airflow:{password}@postgres:5432/airflow",
 )
 """The containers of the Docker engine."""
+
+EXECUTION_API_TIMEOUT = "60"
+"""Seconds that a task waits for an answer of the api-server. With Airflow's own 5, tasks on a busy machine
+fail before their code has begun, most often the first ones after a start."""
 
 RESERVED = (
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
@@ -107,8 +114,38 @@ def sandbox_environment(
         # It would report every look into the folder, three lines every two seconds.
         "AIRFLOW__LOGGING__NAMESPACE_LEVELS": f"{PROCESSOR_LOGGER}=WARNING",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": EXECUTION_API_TIMEOUT,
         "PYTHONPATH": site.project,
     }
+
+
+BROKER = "broker"
+"""The Redis through which the scheduler hands tasks to Celery's workers."""
+BROKER_PORT = 6379
+CELERY_RESERVED = ("AIRFLOW__CELERY__BROKER_URL", "AIRFLOW__CELERY__RESULT_BACKEND")
+"""Like `RESERVED`, where Celery's workers run the tasks: another broker would be somebody else's."""
+CELERY_PARALLELISM = 32
+"""Airflow's own default: how many tasks run at once is a matter of the workers, whose number can change."""
+
+
+def celery_environment() -> dict[str, str]:
+    """What of Airflow's configuration is different where Celery's workers run the tasks."""
+    return {
+        EXECUTOR: "CeleryExecutor",
+        "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
+        # A task whose worker is gone is tried again after a minute, not five; signs of life come every 5 s.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+    }
+
+
+def worker_environment() -> dict[str, str]:
+    """What is different in a worker's container."""
+    return {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://airflow:{API_PORT}/execution/"}
+
+
+def broker_environment(secrets: Mapping[str, str]) -> dict[str, str]:
+    """How Celery reaches the broker; holds its password. Results are kept in the metadata database."""
+    return {"AIRFLOW__CELERY__BROKER_URL": f"redis://:{secrets[BROKER]}@{BROKER}:{BROKER_PORT}/0"}
 
 
 EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
@@ -151,6 +188,7 @@ def deployed_environment(
         "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False",  # a release is migrated before anything of it starts
         "AIRFLOW__LOGGING__NAMESPACE_LEVELS": f"{PROCESSOR_LOGGER}=WARNING",
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "True",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": EXECUTION_API_TIMEOUT,
         "FORWARDED_ALLOW_IPS": "*",  # the proxy's address changes, and nothing else reaches the api-server
         "PYTHONPATH": f"{HOME}:{DEPLOYED_CODE}",
     }

@@ -137,6 +137,7 @@ class Task:
     operator: str | None = None
     pool: str = "default_pool"
     pool_slots: int = 1
+    queue: str = "default"
 
     @property
     def label(self) -> str:
@@ -164,6 +165,7 @@ class Task:
             operator=body["operator_name"] or body["operator"],
             pool=body["pool"],
             pool_slots=body["pool_slots"],
+            queue=body.get("queue") or "default",
         )
 
 

@@ -48,6 +48,9 @@ def postgres_image(airflow_version: str) -> str:
 SERVICES_IMAGE = "localhost/astro/services:latest"
 """The name of the image behind the services that astro brings for a project's pipelines."""
 
+BROKER_IMAGE = "localhost/astro/broker:latest"
+"""The name of the image of the Redis between a sandbox's scheduler and its Celery workers."""
+
 PROXY_IMAGE = "localhost/astro/proxy:latest"
 """The name of the image that stands in front of a deployment's api-servers."""
 

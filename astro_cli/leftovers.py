@@ -282,7 +282,8 @@ _VERSIONED = {name("").rpartition(":")[0] for name in _NAMES}
 def _own_ends(reader: EngineReader) -> set[str]:
     """The last build step of each image that astro makes, as far as they are here."""
     names = [name(version) for version in SUPPORTED_VERSIONS for name in _NAMES]
-    ends = {_last_step(reader, name) for name in (*names, image.PROXY_IMAGE, image.SERVICES_IMAGE)}
+    names += [image.PROXY_IMAGE, image.BROKER_IMAGE, image.SERVICES_IMAGE]
+    ends = {_last_step(reader, name) for name in names}
     return ends - {""}
 
 

@@ -43,12 +43,14 @@ _CONNECTION = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,199}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLACEHOLDER = re.compile(r"\{([a-z_0-9]*)\}")
-_TAKEN = {
+NAMES_TAKEN = {
     *(word for service in SERVICES for word in (service.name, *service.aliases)),
     *ONE_SHOT,
     "airflow",
+    "broker",
     "worker",
 }
+"""No service of a project can be called so."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ def _service(name: str, node: Node) -> ProjectService:
         raise node.error(
             f'"{name}" cannot name a service', hint="use up to 31 small letters, digits and -, first a letter"
         )
-    if name in _TAKEN:
+    if name in NAMES_TAKEN:
         raise node.error(f'"{name}" is the name of one of the sandbox\'s own services', hint="choose another")
     if name not in PORTS:
         return _own(name, node)

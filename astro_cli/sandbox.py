@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from astro_cli import hot_objects, ports, service_ports
-from astro_cli.airflow import EXECUTOR, ONE_AT_A_TIME, PARALLELISM, PROJECT_FOLDERS, RESERVED
+from astro_cli.airflow import (
+    CELERY_PARALLELISM,
+    CELERY_RESERVED,
+    EXECUTOR,
+    ONE_AT_A_TIME,
+    PARALLELISM,
+    PROJECT_FOLDERS,
+    RESERVED,
+)
 from astro_cli.diagnosis import describe_death, suggest_fix
 from astro_cli.envfile import load_env
 from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError, UsageError
@@ -34,6 +43,7 @@ from astro_cli.services import build_stack
 from astro_cli.snapshots import key_id
 from astro_cli.state import SandboxState
 from astro_cli.wait import wait_until
+from astro_cli.workers import DEFAULT_QUEUE, read_workers, written_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,11 +55,15 @@ if TYPE_CHECKING:
     from astro_cli.services import Stack
     from astro_cli.settings import Settings
     from astro_cli.snapshots import Snapshot
+    from astro_cli.workers import WorkerGroup
 
+LOCAL, CELERY = "local", "celery"
+"""The two shapes of a sandbox: what runs its tasks."""
 LAST_LINES = 15
 POLL_SECONDS = 0.3
 WATCH_DEATHS_SECONDS = 1.0
 PORT_TRIES = 5
+WORKER_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,7 @@ class StartOptions:
         env_files: files of environment variables, later ones winning; empty means `.env` if it exists.
         settings_file: the objects file instead of `airflow_settings.yaml`.
         wait_seconds: how long to wait for health; 0 does not wait.
+        workers: how many Celery workers the group `worker` has.
     """
 
     port: int | None = None
@@ -69,6 +84,7 @@ class StartOptions:
     env_files: tuple[Path, ...] = ()
     settings_file: Path | None = None
     wait_seconds: float = 0.0
+    workers: int | None = None
     prepare: PrepareOptions = field(default_factory=PrepareOptions)
 
 
@@ -94,6 +110,20 @@ class KillResult:
 
 
 @dataclass(frozen=True)
+class ScaleResult:
+    """What `scale` did.
+
+    Attributes:
+        workers: the workers that there are now, by their group.
+        written: the counts of the project's file that say otherwise, and hold again at the next start.
+    """
+
+    changes: tuple[Change, ...]
+    workers: Mapping[str, tuple[str, ...]]
+    written: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class _Inputs:
     """The project's own files, read and checked before anything is touched."""
 
@@ -103,6 +133,7 @@ class _Inputs:
     folders: tuple[str, ...]
     hot: tuple[str, ...] = ()
     services: tuple[ProjectService, ...] = ()
+    workers: tuple[WorkerGroup, ...] = ()
 
 
 class Sandbox:
@@ -225,12 +256,76 @@ class Sandbox:
         with self.state.lock("restart"), interruptible("`astro airflow ps` shows how the service is"):
             self._engine.restart(self.state.sandbox_id, service)
 
+    def scale(self, counts: Mapping[str, int], report: Report) -> ScaleResult:
+        """Have as many Celery workers of each group, and wait until all of them take tasks.
+
+        Raises:
+            UsageError: this sandbox has no workers, or no such group.
+            UnhealthyError: a new worker does not come up.
+        """
+        with (
+            self.state.lock("scale"),
+            interruptible(
+                "workers that were asked to end still finish their tasks; `astro airflow ps` shows them"
+            ),
+        ):
+            groups = self.workers()
+            if not groups:
+                raise UsageError(
+                    "the tasks of this sandbox run beside the scheduler, on no workers that could be scaled",
+                    hint="go over to Celery with `astro airflow start --executor celery`",
+                )
+            for name in counts:
+                if name not in groups:
+                    raise UsageError(
+                        f"there is no group `{name}` of workers", hint=f"choose from: {', '.join(groups)}"
+                    )
+            self.state.remember(workers={**self._known_workers(), **counts})
+            changes: tuple[Change, ...] = ()
+            for name, count in counts.items():
+                changes += self._engine.scale(self.state.sandbox_id, name, count, report)
+            report.step("wait for the workers")
+            if wait_until(self._workers_are_well, seconds=WORKER_SECONDS, pause=POLL_SECONDS) is None:
+                raise self._timeout_error(WORKER_SECONDS)
+            return ScaleResult(
+                changes,
+                self.workers(),
+                {
+                    name: written
+                    for name, written in written_counts(self._project.root).items()
+                    if counts.get(name, written) != written
+                },
+            )
+
+    def _workers_are_well(self) -> bool | None:
+        status = self.status()
+        workers = [each for each in status.services if each.group is not None] if status is not None else []
+        return True if all(each.health == "healthy" for each in workers) else None
+
     # looking
 
     def status(self, *, memory: bool = False) -> SandboxStatus | None:
         """The sandbox as it is now, or None when it was never started; see `Engine.status`."""
         known = self.state.known_id
         return next(iter(self._engine.status(known, memory=memory)), None) if known else None
+
+    def workers(self) -> dict[str, tuple[str, ...]]:
+        """The groups of Celery workers that this sandbox has, with their members; none in the local shape."""
+        if self.state.known_id is None or self.state.get("executor") != CELERY:
+            return {}
+        status = self.status()
+        found: dict[str, tuple[str, ...]] = {}
+        for service in status.services if status is not None else ():
+            if service.group is not None:
+                found[service.group] = (*found.get(service.group, ()), service.name)
+        return found
+
+    def served_queues(self) -> frozenset[str] | None:
+        """The queues that the workers of the project's file listen to; None in the local shape."""
+        if self.state.known_id is None or self.state.get("executor") != CELERY:
+            return None
+        groups = read_workers(self._project.root, count=None, known={})
+        return frozenset(queue for group in groups for queue in group.queues or (DEFAULT_QUEUE,))
 
     # the steps of a start
 
@@ -243,7 +338,13 @@ class Sandbox:
         for name in RESERVED:
             if name in environment:
                 report.warn(f"{name} in the environment file is not used: the sandbox sets it itself")
-        _check_executor(environment, report)
+        workers = self._workers(options.workers)
+        _check_executor(environment, report, celery=bool(workers))
+        for name in CELERY_RESERVED if workers else ():
+            if name in environment:
+                report.warn(
+                    f"{name} in the environment file is not used: the sandbox has a broker of its own"
+                )
         path = options.settings_file or root / "airflow_settings.yaml"
         if options.settings_file and not path.exists():
             raise ProjectError(
@@ -271,7 +372,33 @@ class Sandbox:
             folders=tuple(folder for folder in (*PROJECT_FOLDERS, *hot_folder) if (root / folder).is_dir()),
             hot=hot,
             services=services,
+            workers=workers,
         )
+
+    def _workers(self, count: int | None) -> tuple[WorkerGroup, ...]:
+        """The groups of Celery workers to run; none where the LocalExecutor runs the tasks.
+
+        Raises:
+            UsageError: workers are asked for where there can be none.
+        """
+        executor = self._settings.text("sandbox.executor") or self.state.get("executor") or LOCAL
+        if executor != CELERY:
+            if count is not None:
+                raise UsageError(
+                    "only the Celery shape of the sandbox has workers", hint="add `--executor celery`"
+                )
+            return ()
+        if not self._engine.runs_workers:
+            raise UsageError(
+                f"the {self._engine.name} engine runs no Celery workers",
+                hint="add `--engine docker`, or `--executor local`",
+            )
+        return read_workers(self._project.root, count=count, known=self._known_workers())
+
+    def _known_workers(self) -> dict[str, int]:
+        """How many workers each group had last."""
+        known = self.state.get("workers")
+        return {name: count for name, count in known.items() if isinstance(count, int)} if known else {}
 
     @staticmethod
     def _warn_of_hidden(
@@ -328,6 +455,9 @@ class Sandbox:
                 engine=self._engine.name,
                 key=key_id(stack.private["AIRFLOW__CORE__FERNET_KEY"]),
                 service_ports=service_ports.remembered(placed) or None,
+                executor=CELERY if inputs.workers else None,
+                workers={**self._known_workers(), **{each.name: each.count for each in inputs.workers}}
+                or None,
             )
             return stack, changes
         raise AstroError(
@@ -368,12 +498,14 @@ class Sandbox:
             port=port,
             database_port=options.expose_db,
             site=site,
-            parallelism=self._settings.number("sandbox.parallelism") or _default_parallelism(),
+            parallelism=self._settings.number("sandbox.parallelism")
+            or (CELERY_PARALLELISM if inputs.workers else _default_parallelism()),
             secrets=secrets,
             user_environment=inputs.environment,
             hot_objects_kinds=inputs.hot,
             added=placed,
             added_environment=task_environment(placed, site, secrets),
+            workers=inputs.workers,
         )
 
     def _running_port(self) -> int | None:
@@ -510,15 +642,35 @@ class Sandbox:
         self.state.remember(objects=inputs.objects_hash)
 
 
-def _check_executor(environment: dict[str, str], report: Report) -> None:
+def _check_executor(environment: dict[str, str], report: Report, *, celery: bool) -> None:
     """Have an executor that Airflow no longer has mean what it meant, or refuse it.
 
+    Args:
+        celery: the sandbox has Celery workers.
+
     Raises:
-        ProjectError: there is nothing like it.
+        ProjectError: there is nothing like it, or it contradicts the shape of the sandbox.
     """
     from astro_cli.old_idioms import EXECUTORS
 
-    named = environment.get(EXECUTOR, "").rpartition(".")[2]
+    written = environment.get(EXECUTOR, "")
+    names = [re.split(r"[.:]", name.strip())[-1] for name in written.split(",") if name.strip()]
+    named = names[0] if len(names) == 1 else ""
+    if celery and names and "CeleryExecutor" not in names:
+        raise ProjectError(
+            f"{EXECUTOR} in the environment file says {written}, but the sandbox is to run Celery workers",
+            hint="remove that line, or start with `--executor local`",
+        )
+    if "CeleryExecutor" in names and not celery:
+        raise ProjectError(
+            f"{EXECUTOR} in the environment file says {written}, but the sandbox has no Celery workers",
+            hint="remove that line and start with `--executor celery`",
+        )
+    if "KubernetesExecutor" in names:
+        raise ProjectError(
+            f"{EXECUTOR} in the environment file says {written}, but a sandbox has no cluster to run pods in",
+            hint="remove that line: a sandbox runs the LocalExecutor, or Celery workers with `--executor celery`",
+        )
     if named == ONE_AT_A_TIME:
         report.warn(f"{named} is gone: the sandbox runs the LocalExecutor, one task at a time")
         environment.update({EXECUTOR: "LocalExecutor", PARALLELISM: "1"})

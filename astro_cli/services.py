@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.project_services import PlacedService
+    from astro_cli.workers import WorkerGroup
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,34 @@ class ServiceSpec:
             (docs/explanation/sandbox.md has the figures); each keeps its own log, health and restart.
         command: arguments of the `airflow` program, or empty where the image starts the process itself.
         aliases: other words users know it by.
+        health: where it has a container of its own, the address in there that answers when it is well.
+        read_only: no task's code runs in it, so it needs to write nothing but its volumes and /tmp.
     """
 
     name: str
     container: str
     command: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    health: str = ""
+    read_only: bool = False
 
 
 SERVICES = (
-    ServiceSpec("postgres", "postgres", aliases=("db", "database")),
-    ServiceSpec("api-server", "airflow", ("api-server",), aliases=("webserver", "web", "api")),
-    ServiceSpec("scheduler", "airflow", ("scheduler", "--skip-serve-logs")),
+    ServiceSpec("postgres", "postgres", aliases=("db", "database"), read_only=True),
+    ServiceSpec(
+        "api-server",
+        "airflow",
+        ("api-server",),
+        aliases=("webserver", "web", "api"),
+        health=f"http://127.0.0.1:{airflow.API_PORT}{airflow.HEALTH_PATH}",
+        read_only=True,
+    ),
+    ServiceSpec(
+        "scheduler",
+        "airflow",
+        ("scheduler", "--skip-serve-logs"),
+        health=f"http://127.0.0.1:{airflow.SCHEDULER_HEALTH_PORT}/health",
+    ),
     ServiceSpec("dag-processor", "airflow", ("dag-processor",), aliases=("processor",)),
     ServiceSpec("triggerer", "airflow", ("triggerer", "--skip-serve-logs")),
 )
@@ -91,6 +108,8 @@ class Stack:
         private: secrets and the user's `.env`, as environment variables of every Airflow process.
         database_password: of the role `airflow`.
         added: the services that the project declares.
+        workers: groups of Celery workers; without any, the LocalExecutor runs the tasks.
+        broker_password: of the Redis that the workers listen to.
     """
 
     sandbox_id: str
@@ -105,6 +124,8 @@ class Stack:
     database_password: str = field(repr=False)
     services: tuple[ServiceSpec, ...] = SERVICES
     added: tuple[PlacedService, ...] = ()
+    workers: tuple[WorkerGroup, ...] = ()
+    broker_password: str = field(default="", repr=False)
 
     @property
     def url(self) -> str:
@@ -133,6 +154,7 @@ def build_stack(
     hot_objects_kinds: Iterable[str] = (),
     added: tuple[PlacedService, ...] = (),
     added_environment: Mapping[str, str] | None = None,
+    workers: tuple[WorkerGroup, ...] = (),
 ) -> Stack:
     """Resolve the table for one project.
 
@@ -140,6 +162,7 @@ def build_stack(
         hot_objects_kinds: which files of `hot_objects` the project has.
         added: the services that the project declares.
         added_environment: how tasks find these.
+        workers: groups of Celery workers, which then run the tasks.
 
     The user's environment wins over the sandbox's settings, except for `airflow.RESERVED`.
     """
@@ -149,7 +172,12 @@ def build_stack(
     if not any(name.startswith(hot_objects.PREFIX) for name in user_environment):
         own |= hot_objects.backend_environment(hot_objects_kinds, site.project)
     private = {**(added_environment or {}), **airflow.private_environment(secrets, site=site)}
-    private.update({k: v for k, v in user_environment.items() if k not in airflow.RESERVED})
+    reserved: tuple[str, ...] = airflow.RESERVED
+    if workers:
+        own |= airflow.celery_environment()
+        private |= airflow.broker_environment(secrets)
+        reserved += airflow.CELERY_RESERVED
+    private.update({k: v for k, v in user_environment.items() if k not in reserved})
     return Stack(
         sandbox_id=sandbox_id,
         project_id=project_id,
@@ -162,4 +190,6 @@ def build_stack(
         private=private,
         database_password=secrets["database"],
         added=added,
+        workers=workers,
+        broker_password=secrets[airflow.BROKER] if workers else "",
     )

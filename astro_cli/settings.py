@@ -60,6 +60,11 @@ SETTINGS = (
         "sandbox.database_url",
         "SQLAlchemy address of your own metadata database, instead of the sandbox's (standalone engine only).",
     ),
+    SettingSpec(
+        "sandbox.executor",
+        "What runs tasks: `local` beside the scheduler, or `celery` on workers of their own; default as last time.",
+        choices=("local", "celery"),
+    ),
     SettingSpec("sandbox.port", "Port of the web UI on this machine.", minimum=1, maximum=65535),
     SettingSpec("sandbox.parallelism", "Tasks that run at once.", minimum=1, maximum=64),
     SettingSpec("image.base", "Debian image that the engine image is built on.", "debian:trixie-slim"),
@@ -158,7 +163,7 @@ def find_spec(key: str) -> SettingSpec:
 
 
 def _from_file(root: yamlfile.Node, *, of_project: bool = False) -> dict[str, Value]:
-    besides = ("project", "deployments", "services") if of_project else ()
+    besides = ("project", "deployments", "services", "workers") if of_project else ()
     sections: dict[str, list[SettingSpec]] = {}
     for spec in SETTINGS:
         sections.setdefault(spec.key.partition(".")[0], []).append(spec)

@@ -89,7 +89,7 @@ class SandboxState:
         )
 
     def secrets(self) -> dict[str, str]:
-        """The sandbox's own random secrets, made once and kept: `database`, `fernet`, `jwt`, `api`, `warehouse`."""
+        """The sandbox's own random secrets, made once and kept: by the names of `_SECRETS`."""
         path = self.folder / "secrets.json"
         known = read_json(path)
         missing = {name: make() for name, make in _SECRETS.items() if not isinstance(known.get(name), str)}
@@ -144,6 +144,7 @@ _SECRETS: dict[str, Callable[[], str]] = {
     "jwt": lambda: secrets.token_urlsafe(48),
     "api": lambda: secrets.token_urlsafe(48),
     "warehouse": lambda: secrets.token_hex(16),
+    "broker": lambda: secrets.token_hex(24),
 }
 
 

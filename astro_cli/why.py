@@ -64,6 +64,7 @@ class Snapshot:
         busy: how many task instances of all DAGs run or are handed to the executor.
         parallelism: how many may, or None when unknown.
         failed_task: the task whose failure made the run fail, and the last lines of its log.
+        served_queues: that Celery workers listen to; None where tasks run beside the scheduler.
         api_problem: why the API could not be asked, which leaves everything but the services empty.
     """
 
@@ -85,6 +86,7 @@ class Snapshot:
     parallelism: int | None = None
     failed_task: Task | None = None
     failed_log: tuple[str, ...] = ()
+    served_queues: frozenset[str] | None = None
     api_problem: str | None = None
 
 
@@ -108,7 +110,18 @@ def explain(snapshot: Snapshot) -> tuple[Finding, ...]:
         # Of a run that was asked for by name and has failed, its failure is what matters.
         failed_and_named = snapshot.run_named and snapshot.run is not None and snapshot.run.state == "failed"
         checks += [_failure, _paused] if failed_and_named else [_paused, _failure]
-        checks += [_future, _run_limit, _pools, _limits, _running, _retry, _deferred, _dependencies, _no_run]
+        checks += [
+            _future,
+            _run_limit,
+            _pools,
+            _queues,
+            _limits,
+            _running,
+            _retry,
+            _deferred,
+            _dependencies,
+            _no_run,
+        ]
     found = tuple(finding for check in checks for finding in check(snapshot))
     return found or (_nothing_wrong(snapshot),)
 
@@ -287,6 +300,17 @@ def _by_pool(tasks: list[Task]) -> dict[str, list[Task]]:
     return {
         name: [task for task in tasks if task.pool == name] for name in dict.fromkeys(t.pool for t in tasks)
     }
+
+
+def _queues(s: Snapshot) -> Iterator[Finding]:
+    for task in s.tasks:
+        if task.state == "queued" and s.served_queues is not None and task.queue not in s.served_queues:
+            yield Finding(
+                "no_worker",
+                f"`{task.label}` waits in the queue `{task.queue}`, which no worker serves",
+                "write it to the `queues` of a group below `workers:` in .astro/config.yaml, "
+                "then `astro airflow start`",
+            )
 
 
 def _limits(s: Snapshot) -> Iterator[Finding]:

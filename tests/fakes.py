@@ -51,6 +51,7 @@ class FakeEngine:
     """
 
     name: str = "fake"
+    runs_workers: bool = True
     services: tuple[ServiceStatus, ...] = ()
     database: str = "ready"
     port: int | None = None
@@ -90,6 +91,10 @@ class FakeEngine:
 
     def restart(self, sandbox_id: str, service: str) -> None:
         self.calls.append(f"restart {service}")
+
+    def scale(self, sandbox_id: str, group: str, count: int, report: Report) -> tuple[Change, ...]:
+        self.calls.append(f"scale {group} to {count}")
+        return self.changes
 
     def tidy(self, sandbox_id: str, environment: Environment) -> None:
         self.calls.append("tidy")

@@ -102,6 +102,16 @@ COMMAND_LINES = [
     Bad("airflow run", USAGE, "missing argument"),
     Bad("airflow start --prt 1", USAGE, "did you mean `--port`?"),
     Bad("airflow start --port", USAGE, "requires an argument"),
+    Bad("airflow start --executor mesos", USAGE, "mesos"),
+    Bad("airflow start --workers 2", USAGE, "add `--executor celery`"),
+    Bad("airflow start --executor celery --workers 0", USAGE, "0 is not in the range"),
+    Bad("airflow start --executor celery --workers -1", USAGE, "-1 is not in the range"),
+    Bad("airflow start --executor celery --workers 1000000", USAGE, "not in the range"),
+    Bad("airflow start --executor celery --workers x", USAGE, "not a valid"),
+    Bad("airflow scale", USAGE, "missing argument"),
+    Bad("airflow scale worker", USAGE, "GROUP=NUMBER"),
+    Bad("airflow scale worker=0", USAGE, "between 1 and 32"),
+    Bad("airflow scale worker=1000000", USAGE, "between 1 and 32"),
     Bad("airflow start --port 0", USAGE, "0 is not in the range"),
     Bad("airflow start --port -1", USAGE, "-1 is not in the range"),
     Bad("airflow start --port 65536", USAGE, "65536 is not in the range"),
@@ -262,8 +272,25 @@ PROJECT_FILES = [
     Bad("airflow build --image-name ../../version", PROJECT, "no image"),
 ]  # fmt: skip
 
+EXPORTS = [
+    Bad("export compoze", USAGE, "did you mean `compose`?"),
+    Bad("export compose extra", USAGE, "unexpected extra argument"),
+    Bad("export compose --of prod", USAGE, "declares no deployment"),
+    Bad("export compose --output Dockerfile", USAGE, "exists already"),
+    Bad("export compose --output dags --force", USAGE, "is a folder"),
+    Bad("export compose --output nope/compose.yaml", USAGE, "in no folder that exists"),
+    Bad("export compose --output Dockerfile/compose.yaml", USAGE, "in no folder that exists"),
+    Bad("export compose --output /proc/compose.yaml", FAILED, "/proc/"),
+    Bad("export compose", PROJECT, ".env:1", write(".env", "just words\n")),
+    Bad("export compose", PROJECT, "is not inside an astro project", nothing_there),
+    Bad("export helm-values", PROJECT, "is not inside an astro project", nothing_there),
+    Bad("export helm-values --executor mesos", USAGE, "mesos"),
+    Bad("export helm-values --output Dockerfile", USAGE, "exists already"),
+    Bad("export helm-values", PROJECT, "hots", append(CONFIG, "deployments:\n  prod: {hots: 'ssh://vm'}\n")),
+]  # fmt: skip
 
-TABLE = [*COMMAND_LINES, *INIT, *CONFIGS, *ENV_FILES, *OBJECT_FILES, *PROJECT_FILES]
+
+TABLE = [*COMMAND_LINES, *INIT, *CONFIGS, *ENV_FILES, *OBJECT_FILES, *PROJECT_FILES, *EXPORTS]
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_secrets_are_random_private_and_stable(root: Path):
     state = SandboxState(root)
     first = state.secrets()
     assert state.secrets() == first
-    assert len(set(first.values())) == len(first) == 5
+    assert len(set(first.values())) == len(first) == 6
     file = state.folder / "secrets.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(state.folder.stat().st_mode) == 0o700

@@ -61,6 +61,14 @@ def codes(**seen: Any) -> list[str]:
             },
         ),
         ("parallelism", {"run": RUNNING, "tasks": (task("a", "queued"),), "busy": 4, "parallelism": 4}),
+        (
+            "no_worker",
+            {
+                "run": RUNNING,
+                "tasks": (task("a", "queued", queue="heavy"),),
+                "served_queues": frozenset({"default"}),
+            },
+        ),
         ("pool_full", {"run": RUNNING, "tasks": (task("a", "scheduled"),), "pools": (FULL,)}),
         (
             "pool_too_small",

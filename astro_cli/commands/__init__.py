@@ -43,6 +43,7 @@ AIRFLOW_COMMANDS = (
     CommandSpec("start", "Start the sandbox, or bring it up to date.", "start"),
     CommandSpec("stop", "Stop the sandbox; its data stays.", "stop"),
     CommandSpec("restart", "Restart one service, or everything.", "restart"),
+    CommandSpec("scale", "Have more or fewer Celery workers.", "scale"),
     CommandSpec("kill", "Remove the sandbox with all its data.", "kill"),
     CommandSpec("ps", "Show services, health, memory and the URL.", "ps"),
     CommandSpec("logs", "Show what the services wrote.", "logs"),
@@ -170,6 +171,16 @@ ROOT_GROUPS = (
             CommandSpec("get", "Show one setting.", "get", file="config"),
             CommandSpec("set", "Write a setting to a file.", "set_setting", file="config"),
             CommandSpec("unset", "Take a setting out of a file.", "unset", file="config"),
+        ),
+    ),
+    GroupSpec(
+        "export",
+        "The project as files for other tools.",
+        (
+            CommandSpec("compose", "As a file for Docker Compose.", "export_compose", file="export"),
+            CommandSpec(
+                "helm-values", "As values for Airflow's Helm chart.", "export_helm_values", file="export"
+            ),
         ),
     ),
     GroupSpec(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from astro_cli.commands.options import obj, started
+from astro_cli.commands.options import obj, services_meant, started
 
 
 def bash(
@@ -15,12 +15,11 @@ def bash(
     service: Annotated[str, typer.Argument(help="Beside this service.")] = "scheduler",
 ) -> None:
     """Open a shell beside a service; its exit code is passed on. Without a terminal, commands come from stdin."""
-    from astro_cli.project_services import WAREHOUSE, read_services, warehouse_login
+    from astro_cli.project_services import WAREHOUSE, warehouse_login
     from astro_cli.runtime.engine import ExecRequest
-    from astro_cli.services import service_names
 
     app = obj(ctx)
-    (name,) = service_names([service], also=[each.name for each in read_services(app.project.root)])
+    name = services_meant(app, [service])[0]
     started(app)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     environment = warehouse_login(app.sandbox.state.secrets()) if name == WAREHOUSE else {}

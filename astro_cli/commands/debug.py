@@ -80,6 +80,11 @@ def debug(
         unpause=unpause,
     )
     sandbox = started(app)
+    if app.sandbox.workers():
+        raise UsageError(
+            "tasks run on Celery workers, where no debugger can wait",
+            hint="run them beside the scheduler: `astro airflow start --executor local`",
+        )
     remote = app.engine.site(sandbox.sandbox_id, app.project, sandbox.port or 0).project
     if ide is not None:
         written = write_ide_file(app.project.root, ide, port, remote)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astro_cli.commands.options import ServiceNames, obj, started
+from astro_cli.commands.options import ServiceNames, obj, services_meant, started
 from astro_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,9 +83,8 @@ def logs(
 ) -> None:
     """Show what the services wrote, merged in order of time; also after `stop`. With --dag: what tasks wrote."""
     from astro_cli.dagrun import LogRequest
-    from astro_cli.project_services import read_services
     from astro_cli.runtime.engine import LogQuery
-    from astro_cli.services import ONE_SHOT, service_names
+    from astro_cli.services import ONE_SHOT
 
     app = obj(ctx)
     if follow and app.console.json:
@@ -106,9 +105,7 @@ def logs(
         )
         return
     query = LogQuery(
-        services=service_names(
-            service or (), also=(*ONE_SHOT, *(each.name for each in read_services(app.project.root)))
-        ),
+        services=services_meant(app, service or (), also=ONE_SHOT),
         follow=follow,
         tail=tail,
         since=since_of(since) if since else None,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from astro_cli.app import App
     from astro_cli.runtime.engine import SandboxStatus
 
@@ -100,3 +102,23 @@ def started(app: App, *, memory: bool = False) -> SandboxStatus:
             f"the project `{app.project.name}` has no sandbox yet", hint="make it with `astro airflow start`"
         )
     return status
+
+
+def services_meant(app: App, words: Sequence[str], *, also: Iterable[str] = ()) -> tuple[str, ...]:
+    """The services meant by `words`: Airflow's, the project's and Celery's; a group means each of its workers.
+
+    Raises:
+        UsageError: a word names no service.
+    """
+    from astro_cli.airflow import BROKER
+    from astro_cli.project_services import read_services
+    from astro_cli.services import service_names
+
+    if not words:
+        return ()
+    groups = app.sandbox.workers()
+    members = [name for group in groups.values() for name in group]
+    celery = [*groups, *members, BROKER] if groups else []
+    added = (each.name for each in read_services(app.project.root))
+    names = service_names(words, also=(*also, *added, *celery))
+    return tuple(dict.fromkeys(each for name in names for each in groups.get(name, (name,))))

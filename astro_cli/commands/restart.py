@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from astro_cli.commands.options import NoWait, Wait, obj, started
+from astro_cli.commands.options import NoWait, Wait, obj, services_meant, started
 from astro_cli.commands.start import start_and_show, wait_seconds
 
 
@@ -20,18 +20,18 @@ def restart(
     no_wait: NoWait = False,
 ) -> None:
     """Restart one service, or the whole sandbox with whatever has changed in the project."""
-    from astro_cli.project_services import read_services
-    from astro_cli.services import service_names
-
     app = obj(ctx)
     seconds = wait_seconds(wait, no_wait=no_wait)
-    added = [each.name for each in read_services(app.project.root)] if service is not None else []
-    names = service_names([service] if service is not None else [], also=added)
+    names = services_meant(app, [service] if service is not None else [])
     started(app)
-    if names:
-        (name,) = names
-        app.sandbox.restart_service(name)
-        app.console.result({"service": name}, lambda: app.console.line(f"{name} is restarted"))
+    if service is not None:
+        for name in names:
+            app.sandbox.restart_service(name)
+        told = " and ".join(names)
+        app.console.result(
+            {"service": told},
+            lambda: app.console.line(f"{told} {'is' if len(names) == 1 else 'are'} restarted"),
+        )
         return
     from astro_cli.sandbox import StartOptions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -56,6 +56,19 @@ def start(
         ),
     ] = None,
     engine: EngineName = None,
+    executor: Annotated[
+        Literal["local", "celery"] | None,
+        typer.Option(
+            help="Run tasks beside the scheduler, or on Celery workers. Default: as last time; at first local.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=32, show_default=False, help="How many Celery workers. Default: as last time."
+        ),
+    ] = None,
     database_url: DatabaseUrl = None,
     env: EnvFiles = None,
     settings_file: SettingsFile = None,
@@ -84,10 +97,12 @@ def start(
         env_files=tuple(env or ()),
         settings_file=settings_file,
         wait_seconds=wait_seconds(wait, no_wait=no_wait),
+        workers=workers,
         prepare=prepare_options(build=build, no_cache=no_cache, image_name=image_name),
     )
     app = obj(ctx)
     app.override("sandbox.engine", engine, "--engine")
+    app.override("sandbox.executor", executor, "--executor")
     app.override("sandbox.database_url", database_url, "--database-url")
     start_and_show(app, options, browser=not no_browser)
     if watch:

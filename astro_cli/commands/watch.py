@@ -82,10 +82,9 @@ def _look(app: App, refresh: Refresh | None) -> Refresh | None:
     if refresh.done():
         app.console.note(f"Airflow is up to date, {refresh.seconds:.1f} s after the request")
         return None
-    if refresh.overdue:
+    if refresh.is_late():
         app.console.warn("Airflow has not parsed the change yet; see `astro airflow logs dag-processor`")
-        return None
-    return refresh
+    return None if refresh.overdue else refresh
 
 
 def _tell(app: App, report: ParseReport) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -26,7 +26,8 @@ def why(ctx: typer.Context, dag: DagId, run: RunId = None) -> None:
     console = app.console
     status = started(app)
     with connect(status) as api:
-        findings = explain(snapshot(api, status, dag, run, project=app.project.root))
+        seen = snapshot(api, status, dag, run, project=app.project.root)
+        findings = explain(replace(seen, served_queues=app.sandbox.served_queues()))
     answer = findings[0]
     if answer.code == "unknown":
         raise AstroError(

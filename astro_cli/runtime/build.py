@@ -216,7 +216,9 @@ def _attempt(
     if report.error is not None:
         if mounts and re.search(r"--mount option requires BuildKit|[Uu]nknown flag: mount", report.error):
             raise _NoMounts
-        if BUILD_SETTINGS_IMAGE in report.error or BUILD_SETTINGS_IMAGE in report.failed_name:
+        # Podman quotes the whole step, with our mounts in it, before it says what went wrong.
+        reason = re.sub(r'building at STEP ".*": ', "", report.error, flags=re.DOTALL)
+        if BUILD_SETTINGS_IMAGE in reason or BUILD_SETTINGS_IMAGE in report.failed_name:
             raise _SettingsGone(report.error)
         raise _explain(report, dockerfile, tuple(f"ARG {k}={v}" for k, v in arguments.items()))
     return report
@@ -378,7 +380,7 @@ class _Report:
         for line in stream.splitlines():
             for flag in self._flags:
                 line = line.replace(flag, "")
-            step = re.match(r"(?i)step \d+/\d+ ?: (.*)", line)
+            step = re.match(r"(?i)(?:\[\d+/\d+\] )?step \d+/\d+ ?: (.*)", line)
             built = re.match(r"Successfully built ([0-9a-f]{12,64})", line) or re.fullmatch(
                 r"([0-9a-f]{64})", line
             )
@@ -388,7 +390,8 @@ class _Report:
                 self._names[self._classic] = self._classic
                 self.failed_digest = self.failed_name = self._classic
                 self._log.write(f"started: {self._classic}\n")
-                self._tell(BuildEvent("started", self._classic))
+                if not re.match(r"(?i)(ARG|ENV|LABEL|USER|WORKDIR)\b", step[1]):  # done at once
+                    self._tell(BuildEvent("started", self._classic))
             elif line.strip().lower().endswith("using cache") or line.startswith("--> Using cache"):
                 self._end_classic("cached")
             elif built:
@@ -448,7 +451,7 @@ def _explain(report: _Report, dockerfile: str, declared: tuple[str, ...]) -> Ast
         line = int(parse[1]) - sum(text in declared for text in above)
         return ProjectError(f"Dockerfile:{line}: {parse[2]}", hint="correct the line and try again")
     if tail or " RUN " in f" {report.failed_name}":
-        step = re.sub(r"^\[[^]]*\] |^(?i:step) [^:]*: ", "", report.failed_name).strip() or "a step"
+        step = re.sub(r"^(?:\[[^]]*\] )?(?:(?i:step) [^:]*: )?", "", report.failed_name).strip() or "a step"
         code = re.search(r"(?:exit|returned a non-zero) code:? (\d+)|exit status (\d+)", error)
         number = next((group for group in code.groups() if group), "") if code else ""
         return AstroError(

@@ -1,4 +1,4 @@
-"""The Docker engine: runs a stack as two containers, a network and two volumes, all found by their labels."""
+"""The Docker engine: runs a stack as containers, a network and volumes, all found by their labels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
 from astro_cli.errors import AstroError, ProjectError
 from astro_cli.project_services import WAREHOUSE
-from astro_cli.runtime import docker_services
+from astro_cli.runtime import docker_services, docker_workers
 from astro_cli.runtime.docker_services import epoch
 from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus, ServiceStatus
 from astro_cli.runtime.engine_http import NotFound, find_reader
@@ -21,7 +22,7 @@ from astro_cli.runtime.supervised import service_status
 from astro_cli.services import CONTAINERS, SERVICES, hosted_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -50,6 +51,7 @@ class DockerEngine:
     """See `runtime.engine.Engine`."""
 
     name = "docker"
+    runs_workers = True
 
     def __init__(self, environ: Mapping[str, str], settings: Callable[[], Settings]) -> None:
         self._environ = environ
@@ -92,6 +94,10 @@ class DockerEngine:
         """See `Engine.up`."""
         images = self._service_images(stack, environment, report)
         wanted = self._containers(stack, environment, images)
+        if stack.workers:
+            airflow_spec = next(spec for spec in wanted if spec.name == "airflow")
+            broker = self._builder().broker(environment.airflow_version, report)
+            wanted += docker_workers.containers(stack, airflow_spec, broker)
         self._check_volume(stack, environment)
         observed = self._observe(stack.sandbox_id)
         if not self._list("/networks", stack.sandbox_id):
@@ -109,10 +115,16 @@ class DockerEngine:
         changes = self._ensure_network_and_volumes(stack, environment)
         changes += [Change(action.act.value, f"container {action.name}") for action in actions]
         report.step(", ".join(f"{action.act.value} {action.name}" for action in actions))
-        for action in sorted(actions, key=lambda action: action.name == "postgres"):
-            if action.act in (Act.REMOVE, Act.REPLACE) and action.existing:
-                self.api.stop_container(action.existing, STOP_SECONDS)
-                self.api.remove_container(action.existing)
+        outdated = {
+            action.existing
+            for action in actions
+            if action.act in (Act.REMOVE, Act.REPLACE) and action.existing
+        }
+        self._end(
+            each
+            for each in self._list("/containers/json", stack.sandbox_id, all="true")
+            if each["Id"] in outdated
+        )
         try:
             self._create_and_start(
                 [action for action in actions if action.act is not Act.REMOVE], stack, wanted
@@ -146,16 +158,15 @@ class DockerEngine:
         """See `Engine.down`."""
         changes: list[Change] = []
         containers = sorted(self._list("/containers/json", sandbox_id, all="true"), key=_stop_order)
-        for container in containers:
-            name = container["Labels"].get(labels.SERVICE, container["Id"][:12])
-            if data:
-                report.step(f"remove container {name}")
-                self.api.remove_container(container["Id"])
-                changes.append(Change("remove", f"container {name}"))
-            elif container["State"] == "running":
-                report.step(f"stop {name}")
-                self.api.stop_container(container["Id"], STOP_SECONDS)
-                changes.append(Change("stop", f"container {name}"))
+        if not data:
+            containers = [container for container in containers if container["State"] == "running"]
+        act = "remove" if data else "stop"
+        for _, together in groupby(containers, key=_stop_order):
+            ending = tuple(together)
+            names = [each["Labels"].get(labels.SERVICE, each["Id"][:12]) for each in ending]
+            report.step(f"{act} {', '.join(names)}")
+            self._each(self._remove if data else self._stop, ending)
+            changes += [Change(act, f"container {name}") for name in names]
         if data:
             changes += self._remove_data(sandbox_id, report)
         return tuple(changes)
@@ -163,7 +174,7 @@ class DockerEngine:
     def restart(self, sandbox_id: str, service: str) -> None:
         """See `Engine.restart`."""
         container = _container_of(service)
-        container_id = self._running_container(sandbox_id, container)
+        container_id = str(self._running_container(sandbox_id, container)["Id"])
         if container == "airflow":
             code, output = self.api.output_of(container_id, [*SUPERVISOR, "restart", RUN_DIR, service])
             if code != 0:
@@ -171,6 +182,37 @@ class DockerEngine:
         else:
             self.api.stop_container(container_id, STOP_SECONDS)
             self.api.start_container(container_id)
+
+    def scale(self, sandbox_id: str, group: str, count: int, report: Report) -> tuple[Change, ...]:
+        """See `Engine.scale`. A new worker is a copy of one that is there: the project's files may have changed."""
+        found = {
+            str(each["Labels"][labels.SERVICE]): each
+            for each in self._list("/containers/json", sandbox_id, all="true")
+            if each["Labels"].get(labels.WORKERS) == group
+        }
+        pattern = next(iter(found.values()))
+        wanted = [f"{group}-{number}" for number in range(1, count + 1)]
+        changes = []
+        for name in wanted:
+            if name not in found:
+                report.step(f"create {name}")
+                whole = f"astro-{pattern['Labels'][labels.NAME]}-{name}-{sandbox_id}"
+                files = (docker_workers.ENVIRONMENT,)
+                created = self.api.copy_container(pattern["Id"], whole, name, files)
+                self.api.start_container(created)
+                changes.append(Change("create", f"container {name}"))
+            elif found[name]["State"] != "running":
+                report.step(f"start {name}")
+                self.api.start_container(found[name]["Id"])
+                changes.append(Change("start", f"container {name}"))
+        leaving = [each for name, each in found.items() if name not in wanted]
+        if leaving:
+            names = [str(each["Labels"][labels.SERVICE]) for each in leaving]
+            report.step(f"wait until {', '.join(names)} {'has' if len(names) == 1 else 'have'} finished")
+            self._each(lambda each: self.api.end_container(each["Id"]), leaving)
+            self._each(self._remove, leaving)
+            changes += [Change("remove", f"container {name}") for name in names]
+        return tuple(changes)
 
     def tidy(self, sandbox_id: str, environment: Environment) -> None:
         """See `Engine.tidy`."""
@@ -211,9 +253,10 @@ class DockerEngine:
     def exec(self, sandbox_id: str, request: ExecRequest) -> int:
         """See `Engine.exec`."""
         container = _container_of(request.service)
-        container_id = self._running_container(sandbox_id, container)
+        running = self._running_container(sandbox_id, container)
+        container_id = str(running["Id"])
         command = list(request.command)
-        if container == "airflow":
+        if container == "airflow" or labels.WORKERS in running["Labels"]:
             command = [*SUPERVISOR, "exec", RUN_DIR, "--", *command]
         return self.api.run_inside(
             container_id,
@@ -227,9 +270,34 @@ class DockerEngine:
         """See `Engine.forward`. Every connection goes through a command inside: nothing is published."""
         from astro_cli.runtime.forward import forwarded
 
-        container_id = self._running_container(sandbox_id, "airflow")
+        container_id = str(self._running_container(sandbox_id, "airflow")["Id"])
         relay = [*SUPERVISOR, "exec", RUN_DIR, "--", "astro-debug", "relay", str(port)]
         return forwarded(port, lambda client: self.api.join(container_id, relay, client))
+
+    def _end(self, containers: Iterable[Mapping[str, Any]]) -> None:
+        """Stop and remove containers, in the order in which they need each other."""
+        for _, together in groupby(sorted(containers, key=_stop_order), key=_stop_order):
+            ending = tuple(together)
+            self._each(self._stop, ending)
+            self._each(self._remove, ending)
+
+    def _stop(self, container: Mapping[str, Any]) -> None:
+        self.api.stop_container(container["Id"], STOP_SECONDS)
+
+    def _remove(self, container: Mapping[str, Any]) -> None:
+        self.api.remove_container(container["Id"])
+
+    def _each(
+        self, act: Callable[[Mapping[str, Any]], None], containers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Do something with each of them at once; the first error is raised after all are through."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        _ = self.api
+        with ThreadPoolExecutor(max(len(containers), 1)) as pool:
+            jobs = [pool.submit(act, container) for container in containers]
+        for job in jobs:
+            job.result()
 
     # rendering the stack
 
@@ -286,8 +354,9 @@ class DockerEngine:
 
         In a rootless engine the container's uid 0 is the host user without privileges.
         """
-        options = self.reader.json("/info").get("SecurityOptions") or []
-        if any("rootless" in option for option in options):
+        told = self.reader.json("/info")
+        # Docker tells it among the security options, Podman in a field of its own.
+        if told.get("Rootless") or any("rootless" in each for each in told.get("SecurityOptions") or ()):
             return 0
         return root.stat().st_uid or IMAGE_UID
 
@@ -401,10 +470,10 @@ class DockerEngine:
             for container in self._list("/containers/json", sandbox_id, all="true")
         ]
 
-    def _running_container(self, sandbox_id: str, name: str) -> str:
+    def _running_container(self, sandbox_id: str, name: str) -> dict[str, Any]:
         for container in self._list("/containers/json", sandbox_id):
             if container["Labels"].get(labels.SERVICE) == name:
-                return str(container["Id"])
+                return dict(container)
         raise AstroError("the sandbox is not running", hint="start it with `astro airflow start`")
 
     def _sandbox(self, sandbox_id: str, parts: Mapping[str, Any], *, memory: bool) -> SandboxStatus:
@@ -414,10 +483,14 @@ class DockerEngine:
                 inspected[name] = self.reader.json(f"/containers/{container['Id']}/json")
             except NotFound:
                 continue
-        told = self._supervisor_status(inspected.get("airflow"))
+        told = self._told(inspected.get("airflow"))
         marks = next(iter(parts.values()))["Labels"]
         added = docker_services.declared(parts["airflow"]["Labels"]) if "airflow" in parts else {}
-        wanted = {*CONTAINERS, *(name for name, told in added.items() if told["kind"] != WAREHOUSE)}
+        wanted = {
+            *CONTAINERS,
+            *(name for name, told in added.items() if told["kind"] != WAREHOUSE),
+            *docker_workers.names(inspected),
+        }
         running = sum(detail["State"]["Running"] for name, detail in inspected.items() if name in wanted)
         postgres = self._postgres_status(inspected.get("postgres"), told, memory=memory)
         image = self._image(inspected.get("airflow"))
@@ -433,6 +506,7 @@ class DockerEngine:
                     _service_status(spec.name, inspected.get("airflow"), told)
                     for spec in hosted_by("airflow")
                 ),
+                *docker_workers.statuses(inspected, self._told, self._memory if memory else None),
                 *docker_services.statuses(added, inspected, postgres, self._memory if memory else None),
             ),
             airflow_version=(image.get("Config") or {}).get("Labels", {}).get(labels.AIRFLOW_VERSION),
@@ -440,8 +514,8 @@ class DockerEngine:
             database=told.get("database"),
         )
 
-    def _supervisor_status(self, container: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What the supervisor last wrote, unless that was before the container's present life."""
+    def _told(self, container: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What the supervisor or a worker last wrote, unless that was before the container's present life."""
         if container is None:
             return {}
         import tarfile
@@ -454,7 +528,9 @@ class DockerEngine:
         except (NotFound, tarfile.TarError, KeyError, ValueError):
             return {}
         started = epoch(container["State"].get("StartedAt")) or 0.0
-        return told if float(told.get("updated_at", 0)) >= started else {}
+        # Or it began with that life, and somebody has set the clock back since.
+        is_of_now = float(told.get("updated_at", 0)) >= started
+        return told if is_of_now or float(told.get("started_at", 0)) >= started - 2.0 else {}
 
     def _postgres_status(
         self, container: Mapping[str, Any] | None, told: Mapping[str, Any], *, memory: bool
@@ -541,8 +617,11 @@ def _container_of(service: str) -> str:
 
 
 def _stop_order(container: Mapping[str, Any]) -> int:
-    """Airflow goes first, so that it can still say goodbye to its database; then what its tasks talked to."""
-    return {"airflow": 0, "postgres": 2}.get(container["Labels"].get(labels.SERVICE, ""), 1)
+    """Workers go first, so that tasks that end can still say so; then Airflow, which says goodbye to its database;
+    then what tasks talked to."""
+    if labels.WORKERS in container["Labels"]:
+        return 0
+    return {"airflow": 1, "postgres": 3}.get(container["Labels"].get(labels.SERVICE, ""), 2)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ import docker.types
 import requests
 import urllib3.exceptions
 
+from astro_cli import labels
 from astro_cli.errors import AstroError, EngineError
 from astro_cli.runtime.engine import PortTakenError
 from astro_cli.runtime.engine_http import unreachable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = 120
 VOLUME_TRIES, VOLUME_PAUSE = 20, 0.2
+END_PAUSE = 0.3
 LOG_CONFIG = {"max-size": "10m", "max-file": "3"}
 
 
@@ -317,6 +319,39 @@ class DockerApi:
         """TERM, then KILL after `seconds`; a container that is gone is fine."""
         with self._translated(), _gone_is_fine():
             self.client.stop(container_id, timeout=seconds)
+
+    def end_container(self, container_id: str) -> None:
+        """TERM, then wait as long as it takes; a container that is gone or has ended is fine."""
+        with self._translated(), _gone_is_fine(also_conflict=True):
+            self.client.kill(container_id, "SIGTERM")
+            while self.client.inspect_container(container_id)["State"]["Running"]:
+                time.sleep(END_PAUSE)
+
+    def copy_container(self, container_id: str, name: str, alias: str, files: Sequence[str]) -> str:
+        """Create (not start) a container like another one, with the same private files; returns its id.
+
+        Args:
+            alias: its name on the network and to itself, and its label `astro.service`.
+            files: paths inside.
+        """
+        with self._translated():
+            told = self.client.inspect_container(container_id)
+        (network,) = told["NetworkSettings"]["Networks"]
+        config = told["Config"]
+        body = {
+            **{key: config[key] for key in ("Cmd", "User", "Env", "StopSignal") if config.get(key)},
+            "Image": told["Image"],
+            "Hostname": alias,
+            "Labels": {**config["Labels"], labels.SERVICE: alias},
+            "HostConfig": told["HostConfig"],
+            "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": [alias]}}},
+        }
+        created = str(self.call("POST", "/containers/create", body=body, name=name)["Id"])
+        with self._translated():
+            for path in files:
+                pieces, _ = self.client.get_archive(container_id, path)
+                self.client.put_archive(created, path.rpartition("/")[0], b"".join(pieces))
+        return created
 
     def remove_container(self, container_id: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is gone is fine."""

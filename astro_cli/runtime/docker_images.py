@@ -111,6 +111,10 @@ class ImageBuilder:
         """The id of the image behind the services that astro brings."""
         return self._engine_image("services", version, report)
 
+    def broker(self, version: str, report: Report) -> str:
+        """The id of the image of Celery's broker."""
+        return self._engine_image("broker", version, report)
+
     def pulled(self, name: str, report: Report) -> str:
         """The id of somebody else's image, pulled if this engine does not have it.
 
@@ -167,6 +171,7 @@ class ImageBuilder:
             "airflow": (image.engine_image(version), f"the engine image for Airflow {version} (once)"),
             "postgres": (image.postgres_image(version), "the database image (once)"),
             "proxy": (image.PROXY_IMAGE, "the image of the proxy (once)"),
+            "broker": (image.BROKER_IMAGE, "the image of Celery's broker (once)"),
             "services": (image.SERVICES_IMAGE, "the image of the project's services (once)"),
         }[target]
         known = self._inspect(name)

@@ -79,6 +79,7 @@ class ServiceStatus:
         exit_code: of its last death; negative for a signal, as in `subprocess`.
         out_of_memory: its last death was the kernel's out-of-memory killer.
         ports: of this machine's loopback, on which it can be reached.
+        group: of a Celery worker.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ServiceStatus:
     exit_code: int | None = None
     out_of_memory: bool = False
     ports: tuple[int, ...] = ()
+    group: str | None = None
 
     @property
     def died(self) -> bool:
@@ -184,6 +186,8 @@ class Engine(Protocol):
     """Runs stacks. Each verb means the same on every engine; what only one can do stays out of here."""
 
     name: str
+    runs_workers: bool
+    """Whether it can run a stack with Celery workers."""
 
     def check(self) -> EngineInfo:
         """Say what answers, or raise EngineError with a way out."""
@@ -204,6 +208,12 @@ class Engine(Protocol):
 
     def restart(self, sandbox_id: str, service: str) -> None:
         """End one service and start it again."""
+
+    def scale(self, sandbox_id: str, group: str, count: int, report: Report) -> tuple[Change, ...]:
+        """Have `count` Celery workers of a group that has some. One that goes first finishes its tasks.
+
+        Never called where `runs_workers` is false.
+        """
 
     def tidy(self, sandbox_id: str, environment: Environment) -> None:
         """Remove what earlier environments of this sandbox left behind."""
