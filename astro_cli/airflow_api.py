@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -13,7 +14,7 @@ from astro_cli.dagrun import Backfill, Dag, DagFile, Dependency, ImportFault, Po
 from astro_cli.errors import AstroError, UnhealthyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
 PAGE = 100  # the most that the API gives at once
@@ -27,6 +28,27 @@ class NotFoundError(AstroError):
 
 class ConflictError(AstroError):
     """Airflow has that already, or something that excludes it."""
+
+
+_Words = ParamSpec("_Words")
+_Given = TypeVar("_Given")
+
+
+def _understood(method: Callable[_Words, _Given]) -> Callable[_Words, _Given]:
+    """The method of `AirflowApi`, by which an answer of another shape than Airflow's is an UnhealthyError."""
+
+    @wraps(method)
+    def asked(*words: _Words.args, **more: _Words.kwargs) -> _Given:
+        try:
+            return method(*words, **more)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as exc:
+            raise _stranger(str(getattr(words[0], "_url", ""))) from exc
+
+    return asked
+
+
+def _stranger(url: str) -> UnhealthyError:
+    return UnhealthyError(f"what answers at {url} is not Airflow's API", hint="see `astro airflow ps`")
 
 
 class AirflowApi:
@@ -77,6 +99,7 @@ class AirflowApi:
             return False
         return bool(told == version and name == instance_name)
 
+    @_understood
     def log_in(self, user: str, password: str) -> None:
         """Have every later request made by a user of Airflow's own simple login.
 
@@ -91,6 +114,7 @@ class AirflowApi:
             raise AstroError(f"Airflow did not let {user} in: {exc}") from exc
         self._client.headers["Authorization"] = f"Bearer {token}"
 
+    @_understood
     def upsert(self, collection: str, entities: Sequence[dict[str, Any]]) -> None:
         """Create or overwrite `entities` in one request.
 
@@ -121,14 +145,17 @@ class AirflowApi:
 
     # DAGs, runs and tasks
 
+    @_understood
     def dags(self) -> tuple[Dag, ...]:
         """Every DAG whose file is there."""
         return tuple(Dag.from_api(body) for body in self._all("/api/v2/dags", "dags"))
 
+    @_understood
     def dag(self, dag_id: str) -> Dag:
         """One DAG; NotFoundError when it was never parsed."""
         return Dag.from_api(self._get(f"/api/v2/dags/{_part(dag_id)}"))
 
+    @_understood
     def dag_files(self) -> dict[str, DagFile]:
         """What Airflow knows of every DAG file, by its path below `dags`."""
         files: dict[str, DagFile] = {}
@@ -149,6 +176,7 @@ class AirflowApi:
         """Let a DAG's runs begin."""
         self._call("PATCH", f"/api/v2/dags/{_part(dag_id)}", json={"is_paused": False})
 
+    @_understood
     def runs(
         self, dag_id: str = ANY, *, limit: int = PAGE, **filters: str | Sequence[str]
     ) -> tuple[Run, ...]:
@@ -158,10 +186,12 @@ class AirflowApi:
             Run.from_api(body) for body in self._all(path, "dag_runs", most=limit, order_by="-id", **filters)
         )
 
+    @_understood
     def run(self, dag_id: str, run_id: str) -> Run:
         """One run."""
         return Run.from_api(self._get(_run_path(dag_id, run_id)))
 
+    @_understood
     def task_ids(self, dag_id: str) -> tuple[str, ...]:
         """The tasks that a DAG has now."""
         found = self._get(f"/api/v2/dags/{_part(dag_id)}/tasks")
@@ -178,6 +208,7 @@ class AirflowApi:
         }
         self._call("POST", f"/api/v2/dags/{_part(dag_id)}/clearTaskInstances", json=body)
 
+    @_understood
     def trigger(
         self, dag_id: str, *, logical_date: str | None, conf: Mapping[str, Any], run_id: str | None = None
     ) -> Run:
@@ -187,6 +218,7 @@ class AirflowApi:
             body["dag_run_id"] = run_id
         return Run.from_api(self._call("POST", f"/api/v2/dags/{_part(dag_id)}/dagRuns", json=body))
 
+    @_understood
     def tasks(
         self, dag_id: str, run_id: str, *, limit: int | None = None, **filters: str | Sequence[str]
     ) -> tuple[Task, ...]:
@@ -194,16 +226,19 @@ class AirflowApi:
         path = f"{_run_path(dag_id, run_id)}/taskInstances"
         return tuple(Task.from_api(body) for body in self._all(path, "task_instances", most=limit, **filters))
 
+    @_understood
     def count_tasks(self, state: str) -> int:
         """How many task instances of any DAG are in a state."""
         found = self._get(f"{_run_path(ANY, ANY)}/taskInstances", {"state": state, "limit": 1})
         return int(found["total_entries"] or 0)
 
+    @_understood
     def dependencies(self, task: Task) -> tuple[Dependency, ...]:
         """What keeps a task instance from running; empty for one that has run."""
         found = self._get(f"{_task_path(task)}/dependencies", {"map_index": task.map_index})
         return tuple(Dependency(each["name"], each["reason"]) for each in found["dependencies"])
 
+    @_understood
     def log(self, task: Task, try_number: int) -> tuple[Mapping[str, Any] | str, ...]:
         """The messages of one try so far, for `dagrun.log_lines`; NotFoundError before it began."""
         found = self._get(
@@ -215,21 +250,25 @@ class AirflowApi:
 
     # the state of Airflow
 
+    @_understood
     def health(self) -> dict[str, str]:
         """The components and what each says of itself: `healthy`, `unhealthy` or `unknown`."""
         found = self._get(airflow.HEALTH_PATH)
         return {name: (found.get(name) or {}).get("status") or "unknown" for name in COMPONENTS}
 
+    @_understood
     def import_faults(self) -> tuple[ImportFault, ...]:
         """The DAG files that cannot be imported."""
         found = self._all("/api/v2/importErrors", "import_errors")
         return tuple(ImportFault(each["filename"], each["stack_trace"]) for each in found)
 
+    @_understood
     def pool_uses(self) -> tuple[PoolUse, ...]:
         """How full each pool is."""
         found = self._all("/api/v2/pools", "pools")
         return tuple(PoolUse(each["name"], each["slots"], each["open_slots"]) for each in found)
 
+    @_understood
     def option(self, section: str, name: str) -> str | None:
         """A value of Airflow's configuration; None where it is not shown."""
         try:
@@ -242,24 +281,28 @@ class AirflowApi:
 
     # backfills
 
+    @_understood
     def backfill_dates(self, body: Mapping[str, Any]) -> tuple[str, ...]:
         """The logical dates a backfill would run; `body` as the API's `BackfillPostBody`."""
         found = self._call("POST", "/api/v2/backfills/dry_run", json=dict(body))
         return tuple(each["logical_date"] or each["partition_key"] for each in found["backfills"])
 
+    @_understood
     def create_backfill(self, body: Mapping[str, Any]) -> Backfill:
         """Begin a backfill; ConflictError when one of this DAG goes on."""
         return _backfill(self._call("POST", "/api/v2/backfills", json=dict(body)))
 
+    @_understood
     def backfill(self, backfill_id: int) -> Backfill:
         """One backfill."""
         return _backfill(self._get(f"/api/v2/backfills/{backfill_id}"))
 
     # objects
 
+    @_understood
     def objects(self, collection: str) -> tuple[dict[str, Any], ...]:
         """Every entry of `connections`, `variables` or `pools`, secrets masked by Airflow."""
-        return tuple(self._all(f"/api/v2/{collection}", collection))
+        return tuple(dict(each) for each in self._all(f"/api/v2/{collection}", collection))
 
     # the wire
 
@@ -296,14 +339,14 @@ class AirflowApi:
         if response.is_server_error:
             raise UnhealthyError(f"Airflow's API failed: {_refusal(response)}", hint=look)
         if response.is_error:
+            if _detail(response) is None:
+                raise _stranger(self._url)
             kind = {404: NotFoundError, 409: ConflictError}.get(response.status_code, AstroError)
             raise kind(f"Airflow refused: {_refusal(response)}")
         try:
             return response.json()
-        except ValueError as exc:
-            raise UnhealthyError(
-                f"what answers at {self._url} is not Airflow's API", hint="see `astro airflow ps`"
-            ) from exc
+        except (ValueError, RecursionError) as exc:
+            raise _stranger(self._url) from exc
 
 
 def _part(text: str) -> str:
@@ -325,9 +368,8 @@ def _backfill(body: Mapping[str, Any]) -> Backfill:
 
 def _refusal(response: httpx.Response) -> str:
     """The reason in an error answer, in a sentence."""
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, LookupError, TypeError):
+    detail = _detail(response)
+    if detail is None:
         return f"HTTP {response.status_code}"
     if isinstance(detail, dict):
         detail = detail.get("reason") or detail.get("message") or detail
@@ -341,11 +383,21 @@ def _refusal(response: httpx.Response) -> str:
     return str(detail).splitlines()[0] if str(detail) else f"HTTP {response.status_code}"
 
 
+def _detail(response: httpx.Response) -> Any:  # noqa: ANN401 - JSON
+    """What Airflow gives as a reason with every error; None where it is not Airflow that answers."""
+    try:
+        return response.json()["detail"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def _problems(response: httpx.Response) -> list[str]:
     try:
         body = response.json()
     except ValueError:
-        return [f"HTTP {response.status_code}"] if response.is_error else []
+        if response.is_error:
+            return [f"HTTP {response.status_code}"]
+        raise
     if response.is_error:
         detail = body.get("detail", body) if isinstance(body, dict) else body
         return [str(detail)]

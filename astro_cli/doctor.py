@@ -230,7 +230,7 @@ def _resources(place: Place) -> Iterator[Finding]:
         yield Finding(
             "disk",
             _level(left, LITTLE_DISK, LOW_DISK),
-            f"{left / GIB:.1f} GiB are free where {what} is ({there})",
+            f"{left / GIB:.1f} GiB are free for {what} ({there})",
             "`astro clean` removes what is of no more use" if left < LOW_DISK else "",
         )
     if told and place.reader().endpoint.socket is not None and "the engine" not in dict(folders):

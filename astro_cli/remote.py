@@ -52,7 +52,7 @@ def add_deployment(root: Path, name: str, fields: Mapping[str, Any]) -> Deployme
     check_deployment_name(name)
     if name in read_deployments(root):
         raise UsageError(f"there is a deployment `{name}` already", hint=f"edit it in {PROJECT_FILE}")
-    text = with_deployment(path.read_text(encoding="utf-8"), name, fields)
+    text = with_deployment(yamlfile.read_text(path, name=str(PROJECT_FILE)), name, fields)
     made = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))[name]
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
     return made
@@ -63,7 +63,7 @@ def remove_deployment(root: Path, name: str) -> None:
     path = root / PROJECT_FILE
     known = read_deployments(root)
     choose_deployment(known, name)
-    text = without_deployment(path.read_text(encoding="utf-8"), name)
+    text = without_deployment(yamlfile.read_text(path, name=str(PROJECT_FILE)), name)
     left = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))
     assert left == {key: value for key, value in known.items() if key != name}
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
@@ -101,7 +101,7 @@ def write_variables(root: Path, wanted: Deployment) -> None:
     """
     path = root / PROJECT_FILE
     fields = {"env": dict(wanted.env), "secrets": list(wanted.secrets)}
-    text = with_fields(path.read_text(encoding="utf-8"), wanted.name, fields)
+    text = with_fields(yamlfile.read_text(path, name=str(PROJECT_FILE)), wanted.name, fields)
     made = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))
     if made != {**read_deployments(root), wanted.name: wanted}:
         raise ProjectError(

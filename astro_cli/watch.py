@@ -22,7 +22,8 @@ PLUGIN_SERVICES = ("dag-processor", "scheduler", "triggerer", "api-server")
 DAG_SUFFIXES = (".py", ".zip")
 DEBOUNCE_MS = 300
 STEP_MS = 50
-VISIBLE_SECONDS = 10.0
+VISIBLE_SECONDS = 10.0  # later is worth a warning
+GIVE_UP_SECONDS = 180.0  # a busy machine may need longer than that warning says
 ASK_AGAIN_SECONDS = 1.0
 TICK_MS = 100
 
@@ -94,9 +95,12 @@ class Refresh:
         saved_at: float,
         *,
         ask_again_seconds: float = ASK_AGAIN_SECONDS,
+        late_seconds: float = VISIBLE_SECONDS,
     ) -> None:
         self._api = api
         self._ask_again_seconds = ask_again_seconds
+        self._late_seconds = late_seconds
+        self._told_late = False
         self._began = self._asked = time.monotonic()
         self._saved_at = saved_at
         known = api.dag_files()
@@ -127,7 +131,12 @@ class Refresh:
     @property
     def overdue(self) -> bool:
         """Whether it is no use to go on looking."""
-        return self.seconds > VISIBLE_SECONDS
+        return self.seconds > GIVE_UP_SECONDS
+
+    def is_late(self) -> bool:
+        """Whether it takes longer than usual; True only once."""
+        told, self._told_late = self._told_late, self._told_late or self.seconds > self._late_seconds
+        return self._told_late and not told
 
     def done(self) -> bool:
         """Whether the API shows the new state now."""

@@ -78,6 +78,7 @@ class StandaloneEngine:
     """
 
     name = "standalone"
+    runs_workers = False
 
     def __init__(self, environ: Mapping[str, str], settings: Callable[[], Settings]) -> None:
         self._environ = environ
@@ -294,6 +295,10 @@ class StandaloneEngine:
         )
         if done.code != 0:
             raise AstroError(f"`{service}` was not restarted: {done.output.strip()}")
+
+    def scale(self, sandbox_id: str, group: str, count: int, report: Report) -> tuple[Change, ...]:
+        """See `Engine.scale`."""
+        raise NotImplementedError
 
     def tidy(self, sandbox_id: str, environment: Environment) -> None:
         """See `Engine.tidy`. Environments are shared: another project may use what this one leaves."""

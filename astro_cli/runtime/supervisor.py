@@ -8,6 +8,7 @@ library only, nothing of astro_cli.
     supervisor.py run RUN_DIR                 supervise until SIGTERM or SIGINT
     supervisor.py exec RUN_DIR -- CMD ARGS    replace this process by CMD, with the sandbox's environment
     supervisor.py restart RUN_DIR SERVICE     ask the running supervisor for a fresh process; exit code 0 or 1
+    supervisor.py api-server ARGS             Airflow's, for this machine alone; `run` uses it where it cannot fork
 
 `exec` with the command `astro-runner` is the client of the warm runner (runner.py, beside this file), a child that
 is forked when somebody asks for it and that ends by itself; it is no service and not in status.json. With the
@@ -88,6 +89,7 @@ STATUS_SECONDS = 5.0
 MEMORY_SECONDS = 10.0
 MEMORY_SECONDS_STARTING = 2.0
 HEALTH_SECONDS = 5.0
+CLOCK_JUMP_SECONDS = 5.0
 HEALTH_SECONDS_STARTING = 0.3
 HEALTH_SECONDS_SILENT = 0.25  # nothing answers: a refused connection costs nothing
 HEALTH_TIMEOUT = 10.0
@@ -646,6 +648,11 @@ def configure_mappers() -> None:
 BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
 
+def clock_offset() -> float:
+    """What the clock on the wall is ahead of one that nobody sets."""
+    return time.time() - time.monotonic()
+
+
 class Supervisor:
     """The event loop: one thread, because a process with threads must not fork."""
 
@@ -670,6 +677,7 @@ class Supervisor:
         self.probe: HealthProbe | None = None
         self.api_answered_at = 0.0
         self.oom_seen = oom_kills()
+        self.clock = clock_offset()
         self.status_due = time.monotonic()
         self.memory_due = self.status_due + MEMORY_SECONDS
         self.health_due = self.status_due + HEALTH_SECONDS
@@ -730,8 +738,18 @@ class Supervisor:
             dues += [due for due in (service.start_due, service.kill_due) if due is not None]
         return min(dues)
 
+    def follow_clock(self, offset: float) -> None:
+        """Have it that services began as long ago as they did, also after somebody has set the clock."""
+        jump = offset - self.clock
+        if abs(jump) > CLOCK_JUMP_SECONDS:
+            self.clock, self.changed = offset, True
+            for service in self._children:
+                if service.started_at is not None:
+                    service.started_at += jump
+
     def _timers(self) -> None:
         now = time.monotonic()
+        self.follow_clock(clock_offset())
         for service in self._children:
             if service.kill_due is not None and service.kill_due <= now:
                 service.kill_due = None
@@ -916,6 +934,8 @@ class Supervisor:
         self.health_due = min(self.health_due, now + HEALTH_SECONDS_STARTING)
         self.memory_due = min(self.memory_due, now + MEMORY_SECONDS_STARTING)
         self.changed = True
+        if service.waiting_clients:
+            self.write_status()  # whoever is told that it was restarted finds it so
         for client in service.waiting_clients:
             self._answer(client, True, f"{service.name} restarted")
         service.waiting_clients = []
@@ -1155,13 +1175,25 @@ class Supervisor:
 
 
 def load_beside(name: str) -> ModuleType:
-    """A module beside this file, which is no place to import from: `runner` or `debugger`."""
-    spec = importlib.util.spec_from_file_location(f"astro_{name}", Path(__file__).with_name(f"{name}.py"))
+    """A module beside this file, which is no place to import from, such as `runner`; or below it."""
+    spec = importlib.util.spec_from_file_location(
+        f"astro_{Path(name).name}", Path(__file__).parent / f"{name}.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def answer_this_machine_alone() -> None:
+    """Have Airflow's application, which needs no login here, refuse what pages of other sites send."""
+    try:
+        made_in: Any = importlib.import_module("airflow.api_fastapi.app")
+    except ImportError:  # not Airflow: the supervisor's own tests
+        return
+    make, wrap = made_in.cached_app, load_beside("standins/this_machine").asgi
+    made_in.cached_app = lambda *words, **more: wrap(make(*words, **more))
 
 
 def run_component(run_dir: Path, config: Config, service: Service) -> None:
@@ -1170,28 +1202,50 @@ def run_component(run_dir: Path, config: Config, service: Service) -> None:
         load_beside("runner").serve(run_dir)
         return
     if not config.fork or service.is_server or service.is_program:
+        argv = list(service.argv)
+        if service.name == "api-server" and Path(argv[0]).name == "airflow":
+            argv[:1] = [sys.executable, str(Path(__file__).resolve())]
         try:
-            os.execvp(service.argv[0], service.argv)  # noqa: S606
+            os.execvp(argv[0], argv)  # noqa: S606
         except OSError as exc:
-            os.write(2, f"cannot run {service.argv[0]}: {exc.strerror}\n".encode())
+            os.write(2, f"cannot run {argv[0]}: {exc.strerror}\n".encode())
             os._exit(127)
     if service.name == "api-server":
         # It builds some hundred thousand objects that all stay; looking for garbage among them costs 0.3 s.
         gc.set_threshold(50_000, 20, 50)
+        answer_this_machine_alone()
     if config.debugger and service.name == "scheduler":
         load_beside("debugger").install(run_dir)
     sys.argv = list(service.argv)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    module, _, function = config.entry.partition(":")
+    enter(config.entry)
+
+
+def enter(entry: str) -> None:
+    """Be the program whose entry point this is."""
+    module, _, function = entry.partition(":")
     getattr(importlib.import_module(module), function)()
+
+
+def import_as_programs_do() -> None:
+    """As for the `airflow` program: the folder of this file is no place to import from."""
+    if sys.path[:1] == [str(Path(__file__).resolve().parent)]:
+        del sys.path[0]
+
+
+def serve_api(argv: list[str]) -> int:
+    """The `api-server` command: what `run` does in a fork, for where nothing can be forked."""
+    import_as_programs_do()
+    sys.argv = ["airflow", *argv]
+    answer_this_machine_alone()
+    enter(Config.entry)
+    return 0
 
 
 def run(run_dir: Path) -> int:
     """The `run` command."""
-    # As for the `airflow` program: the folder of this file is no place to import from.
-    if sys.path[:1] == [str(Path(__file__).resolve().parent)]:
-        del sys.path[0]
+    import_as_programs_do()
     try:
         load_environment(run_dir / "environment.json")
         config = Config.load(run_dir / "config.json")
@@ -1243,6 +1297,8 @@ def main(argv: list[str]) -> int:
         return execute(Path(argv[1]), argv[3:])
     if len(argv) == 3 and argv[0] == "restart":
         return restart(Path(argv[1]), argv[2])
+    if argv[:1] == ["api-server"]:
+        return serve_api(argv)
     sys.stderr.write("usage: supervisor.py run DIR | exec DIR -- COMMAND ARGUMENTS | restart DIR SERVICE\n")
     return 2
 

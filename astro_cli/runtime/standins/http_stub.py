@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import this_machine
 import yaml
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
@@ -343,7 +344,9 @@ def main(config: dict[str, Any]) -> None:
     """Serve until SIGTERM."""
     stub = Stub(Path(config["fixtures"]))
     read_routes(stub.fixtures / "routes.yaml")
-    server = make_server(config["host"], config["port"], stub, threaded=True, request_handler=Handler)
+    server = make_server(
+        config["host"], config["port"], this_machine.wsgi(stub), threaded=True, request_handler=Handler
+    )
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     say(f"the HTTP stub listens on port {config['port']}")
     server.serve_forever()

@@ -23,6 +23,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import this_machine
 from aiosmtpd.controller import Controller
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
@@ -193,7 +194,11 @@ def main(config: dict[str, Any]) -> None:
     )  # fmt: skip
     smtp.start()
     page = make_server(
-        config["host"], config["page_port"], application(post), threaded=True, request_handler=SilentHandler
+        config["host"],
+        config["page_port"],
+        this_machine.wsgi(application(post)),
+        threaded=True,
+        request_handler=SilentHandler,
     )
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     say(f"mail is taken on port {config['port']}, and shown on port {config['page_port']}")

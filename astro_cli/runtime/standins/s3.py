@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote
 from xml.etree import ElementTree as ET
 
+import this_machine
 from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.test import Client
@@ -202,7 +203,9 @@ def main(config: dict[str, Any]) -> None:
     keeper = Keeper(Store(data / "objects.sqlite"))
     keeper.restore()
     keeper.seed(Path(config["seed"]) if config["seed"] else None, config["seed_hash"], config["buckets"])
-    server = make_server(config["host"], config["port"], keeper, threaded=True, request_handler=QuietHandler)
+    server = make_server(
+        config["host"], config["port"], this_machine.wsgi(keeper), threaded=True, request_handler=QuietHandler
+    )
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # every change is written down already
     say(f"S3 listens on port {config['port']}")
     server.serve_forever()
