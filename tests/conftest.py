@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,8 +25,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is a matter of the machine and of what else runs on it, not of the code.
-settings.register_profile("astro", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("astro")
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in every run, or a change would be refused for what another one has done; `--long` searches.
+settings.register_profile("repeat", settings.get_profile("search"), derandomize=True, database=None)
 
 _CLEARED = ("ASTRO_", "XDG_", "DOCKER_", "AIRFLOW_")
 _CLEARED_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SUDO_USER")
@@ -34,6 +36,11 @@ _CLEARED_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SUDO_USER")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--long`: also the deploys that take minutes each."""
     parser.addoption("--long", action="store_true", help="also the tests that take minutes each")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`--long` also lets hypothesis look for examples that nobody has tried."""
+    settings.load_profile("search" if config.getoption("--long") else "repeat")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,6 +59,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     path = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_spawned_is_left() -> Iterator[None]:
+    """A run of astro that a test has begun ends with it, however the test ends."""
+    yield
+    if "tests.engine.astro" in sys.modules:
+        sys.modules["tests.engine.astro"].end_spawned()
 
 
 @pytest.fixture(scope="session")

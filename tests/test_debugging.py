@@ -15,6 +15,7 @@ from astro_cli import debugging
 from astro_cli.debugging import DebugEvent, DebugRequest, debug_task
 from astro_cli.errors import AstroError, Interrupted
 from tests.fake_runs import FakeRuns, InTurn, dag_body, run_body, task_body
+from tests.free_port import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,12 +86,6 @@ def debug(
     request = DebugRequest("etl", task, **{"port": free_port(), **changes})
     with runs.api() as api:
         return debug_task(cast("Engine", engine), "shop-1", api, request, events.append), events
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_run_begins_only_when_somebody_waits_for_its_task_and_has_the_id_that_was_waited_for():

@@ -348,3 +348,25 @@ def test_every_field_is_a_flag_of_add(tmp_path: Path, monkeypatch):
         pytest=True,
         require_clean=True,
     )
+
+
+def test_a_file_of_a_windows_editor_is_changed_and_one_in_another_encoding_refused(tmp_path: Path):
+    root = project(tmp_path, "deployments:\n  prod:\n    host: ssh://vm\n")
+    file = root / ".astro/config.yaml"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    add_deployment(root, "stage", {"host": "ssh://b"})
+    _, wanted = change_variables(root, "stage", {"A": "1"}, [], [])
+    write_variables(root, wanted)
+    remove_deployment(root, "prod")
+    assert {name: found.env for name, found in read_deployments(root).items()} == {"stage": {"A": "1"}}
+
+    latin = file.read_text().replace("name: shop", "name: caf\xe9").encode("latin-1")
+    file.write_bytes(latin)
+    for change in (
+        lambda: add_deployment(root, "dev", {"host": "ssh://b"}),
+        lambda: remove_deployment(root, "stage"),
+        lambda: write_variables(root, wanted),
+    ):
+        with pytest.raises(ProjectError, match="not valid UTF-8"):
+            change()
+    assert file.read_bytes() == latin

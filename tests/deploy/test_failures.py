@@ -35,6 +35,7 @@ if "{service}" in sys.argv:
 @pytest.fixture
 def settled(live: Deployed) -> Deployed:
     """The deployment, with the project as it is now running on it."""
+    live.take_back()
     live.deploy()
     return live
 
@@ -102,7 +103,7 @@ class Running:
             self._lines.put(line)
         self._lines.put(None)
 
-    def until(self, text: str, seconds: float = 240) -> None:
+    def until(self, text: str, seconds: float = 400) -> None:
         """Wait until a line with `text` appears."""
         end = time.monotonic() + seconds
         while not self.said or text not in self.said[-1]:
@@ -113,7 +114,7 @@ class Running:
     def end(self, seconds: float = 400) -> int:
         """Wait for its end; returns the exit code."""
         code = self.process.wait(seconds)
-        while (line := self._lines.get(timeout=10)) is not None:
+        while (line := self._lines.get(timeout=60)) is not None:
             self.said.append(line)
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
@@ -199,7 +200,7 @@ def test_a_connection_that_is_lost_at_any_step_ends_in_a_sentence_and_the_next_d
     assert settled.step() == ""
 
 
-def wait_for_no_ssh(host: Host, seconds: float = 10) -> list[int]:
+def wait_for_no_ssh(host: Host, seconds: float = 60) -> list[int]:
     """Connections that are left after a while."""
     end = time.monotonic() + seconds
     while (left := ssh_processes(host)) and time.monotonic() < end:
@@ -212,10 +213,14 @@ def test_of_two_deploys_at_once_one_wins_and_the_other_waits_or_says_so(settled:
     settled.write_version("winner")
     first = Running(settled)
     first.until("roll: api-server")
-    error = settled.deploy(code=8)
+    first.process.send_signal(signal.SIGSTOP)  # or it might be done before the other has begun
+    try:
+        error = settled.deploy(code=8)
+    finally:
+        first.process.send_signal(signal.SIGCONT)
     assert "locked" in error["message"]
     assert "--lock-wait" in error["hint"]
-    second = Running(settled, "--lock-wait", "300")
+    second = Running(settled, "--lock-wait", "600")
     assert first.end() == 0, "".join(first.said)
     assert second.end() == 0, "".join(second.said)
     assert len(settled.releases()) == releases + 1, "the second deployed the same once more"
@@ -314,10 +319,3 @@ def test_a_second_push_sends_no_more_than_the_changed_layer(
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def test_without_a_registry_a_second_deploy_sends_little(settled: Deployed) -> None:
-    settled.write_version(f"little {time.time()}")  # never deployed before, so its layer is not there yet
-    done = settled.astro("deploy", NAME, "--verbose")
-    sent = next(line for line in done.stderr.splitlines() if "sent" in line and "bytes" in line)
-    assert int(sent.split("sent ")[1].split()[0]) < 100_000, sent

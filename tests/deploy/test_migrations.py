@@ -55,6 +55,7 @@ def heads(live: Deployed) -> str:
 @pytest.fixture
 def settled(live: Deployed) -> Iterator[Deployed]:
     """The deployment as it is; afterwards the project is again what it was."""
+    live.take_back()
     live.deploy()
     dockerfile = live.astro.folder / "Dockerfile"
     text = dockerfile.read_text()

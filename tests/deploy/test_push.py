@@ -151,6 +151,7 @@ def test_a_registry_that_comes_back_gets_the_image(tmp_path, api, image):
         server.stop()
 
 
+@pytest.mark.long  # an engine itself waits 50 seconds for a registry that is gone
 def test_a_registry_that_dies_in_the_middle_gets_the_rest_when_it_is_back(tmp_path, api):
     image = load_image(api, "astro-test-push:large", [layer({"base": os.urandom(60_000_000)})])
     server = RegistryServer(tmp_path)

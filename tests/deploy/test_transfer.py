@@ -111,7 +111,7 @@ def test_the_swarm_of_the_host_runs_the_image_by_its_id_without_any_registry(hos
             mode=docker.types.ServiceMode("replicated", replicas=1),
         )
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while not (tasks := [t["Status"] for t in service.tasks() if t["Status"]["State"] == "running"]):
                 assert time.monotonic() < deadline, [t["Status"] for t in service.tasks()]
                 time.sleep(0.3)
@@ -158,7 +158,7 @@ def test_a_connection_that_breaks_in_the_middle_is_said_and_the_next_one_finishe
     with pytest.raises(TargetError):
         send(host, local, image, Cutting())
     assert cut.is_set()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 180
     assert send(host, local, image, RecordingReport()) == image
 
 

@@ -9,12 +9,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 COMMAND = (sys.executable, "-m", "astro_cli")
-START_SECONDS = "240"  # a shared machine may be slow; a healthy sandbox takes a tenth of it
+START_SECONDS = "600"  # a shared machine may be slow; a healthy sandbox takes a sixtieth of it
+SPAWNED: list[subprocess.Popen[str]] = []
+"""What `Astro.spawn` has begun in the present test; a fixture for every test ends what is left of it."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,13 @@ class Astro:
         return done
 
     def spawn(self, *args: str) -> subprocess.Popen[str]:
-        """Begin a run and go on, for tests that interfere with it."""
-        return subprocess.Popen(
+        """Begin a run and go on, for tests that interfere with it; it does not outlive the test."""
+        process = subprocess.Popen(
             [*COMMAND, *args], cwd=self.folder, env=self.environ, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
+        SPAWNED.append(process)
+        return process
 
     def json(self, *args: str, code: int = 0) -> Any:
         """The `data` (or `error`) of a run with `--json`."""
@@ -58,11 +65,34 @@ class Astro:
         """What `ps` says of each service."""
         return {service["name"]: service for service in self.json("airflow", "ps")["services"]}
 
+    def wait_until_healthy(self) -> None:
+        """Until every service is: one may need a moment, or lose its database and die once more."""
+        wait_for(lambda: self.json("airflow", "ps")["healthy"], lambda: self.json("airflow", "ps"))
+
     def write(self, name: str, text: str) -> None:
         """Write a file of the project."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+def wait_for(
+    found: Callable[[], object], told: Callable[[], object] = lambda: "", seconds: float = 180
+) -> None:
+    """Until `found()` is true; an error with what was `told()` after so many seconds."""
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, f"waited in vain for {seconds:.0f} seconds: {told()}"
+        time.sleep(0.4)  # asking takes from what is waited for
+
+
+def end_spawned() -> None:
+    """Kill what `Astro.spawn` has begun and nobody has waited for."""
+    while SPAWNED:
+        process = SPAWNED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def environment(home: Path, engine_url: str) -> dict[str, str]:
@@ -74,7 +104,7 @@ def environment(home: Path, engine_url: str) -> dict[str, str]:
 
 def trigger(url: str, dag_id: str, conf: dict[str, Any] | None = None) -> str:
     """Begin a run over REST; returns its id."""
-    with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         client.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
         answer = client.post(
             f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}}
@@ -83,7 +113,7 @@ def trigger(url: str, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         return str(answer.json()["dag_run_id"])
 
 
-def wait_for_run(url: str, dag_id: str, run_id: str, seconds: float = 120) -> str:
+def wait_for_run(url: str, dag_id: str, run_id: str, seconds: float = 300) -> str:
     """The final state of a run."""
     end = time.monotonic() + seconds
     state = "unknown"
@@ -100,11 +130,11 @@ def run_dag(url: str, dag_id: str, conf: dict[str, Any] | None = None) -> str:
     return wait_for_run(url, dag_id, trigger(url, dag_id, conf))
 
 
-def wait_for_dag(url: str, dag_id: str, seconds: float = 60) -> float:
+def wait_for_dag(url: str, dag_id: str, seconds: float = 180) -> float:
     """How long it takes until the API knows a DAG, in seconds."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
-        if httpx.get(f"{url}/api/v2/dags/{dag_id}", trust_env=False, timeout=30).status_code == 200:
+        if httpx.get(f"{url}/api/v2/dags/{dag_id}", trust_env=False, timeout=60).status_code == 200:
             return time.monotonic() - began
         time.sleep(0.1)
     raise AssertionError(f"the DAG {dag_id} is not visible after {seconds} seconds")
@@ -112,6 +142,6 @@ def wait_for_dag(url: str, dag_id: str, seconds: float = 60) -> float:
 
 def get(url: str, path: str) -> Any:
     """The JSON answer of one GET."""
-    answer = httpx.get(f"{url}{path}", trust_env=False, timeout=30)
+    answer = httpx.get(f"{url}{path}", trust_env=False, timeout=60)
     answer.raise_for_status()
     return answer.json()

@@ -55,8 +55,10 @@ def _sandbox_objects(url: str) -> dict[str, str]:
             found[f"volume {volume.name}"] = (volume.attrs["Labels"] or {}).get("astro.path", "")
         for network in client.networks.list(filters=labelled):
             found[f"network {network.name}"] = (network.attrs["Labels"] or {}).get("astro.path", "")
-        for image in client.images.list(filters=labelled):
-            found[f"image {', '.join(image.tags) or image.short_id}"] = image.labels.get("astro.path", "")
+        # As listed: to inspect each of them fails when a neighbour's goes meanwhile.
+        for image in client.api.images(filters=labelled):
+            name = ", ".join(image["RepoTags"] or [image["Id"]])
+            found[f"image {name}"] = (image["Labels"] or {}).get("astro.path", "")
     finally:
         client.close()
     return found

@@ -15,6 +15,7 @@ import pytest
 
 from tests.dap import Debugger
 from tests.engine.astro import Astro, environment, get, run_dag, wait_for_dag, wait_for_run
+from tests.free_port import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,12 +83,6 @@ AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL=2
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, engine_url: str) -> Iterator[Astro]:
     folder: Path = tmp_path_factory.mktemp("debug")
@@ -102,7 +97,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, engine_url: str) -> Iterator[
     url = astro.start()["url"]
     wait_for_dag(url, "others")
     yield astro
-    astro("airflow", "kill", "--yes")
+    astro("airflow", "kill", "--yes", "--no-snapshot")
 
 
 @pytest.fixture
@@ -112,7 +107,7 @@ def url(shop: Astro) -> str:
 
 def finish(run: subprocess.Popen[str], code: int = 0) -> str:
     """What `debug` said, once it has ended."""
-    out, err = run.communicate(timeout=180)
+    out, err = run.communicate(timeout=300)
     assert run.returncode == code, err
     return out + err
 
@@ -261,13 +256,20 @@ def test_ctrl_c_while_stopped_detaches_and_the_task_goes_on(shop: Astro, url: st
         assert wait_for_run(url, "others", run_id) == "success"
 
 
+@pytest.mark.long
 def test_when_astro_is_killed_the_next_debug_is_not_refused_for_long(shop: Astro, url: str):
-    run, _ = begin(shop, "others", "shout", "--wait", "25")
+    run, _ = begin(shop, "others", "shout", "--wait", "60")
     wait_for_line(run, "waits: attach")
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
-    time.sleep(26)
-    again, port = begin(shop, "others", "shout")
+    end = time.monotonic() + 180
+    while True:
+        again, port = begin(shop, "others", "shout")
+        assert again.stderr is not None
+        if "another `astro airflow debug` waits" not in (line := again.stderr.readline()):
+            break
+        assert time.monotonic() < end, line
+        finish(again, code=1)
     with attached(again, port) as debugger:
         debugger.ask("continue", threadId=debugger.stopped()["thread"])
         finish(again)

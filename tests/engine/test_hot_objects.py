@@ -53,7 +53,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, engine_url: str) -> Iterator[
     astro.write("airflow_settings.yaml", OBJECTS)
     astro.write("secrets/connections.yaml", FIRST)
     yield astro
-    astro("airflow", "kill", "--yes")
+    astro("airflow", "kill", "--yes", "--no-snapshot")
 
 
 def answer(url: str) -> str:
@@ -79,7 +79,7 @@ def test_an_edit_applies_to_the_next_task_without_an_import(shop: Astro):
     assert answer(url).startswith("database.example")
     (shop.folder / "secrets/connections.yaml").unlink()
     assert answer(url).startswith("database.example")
-    assert all(service["health"] == "healthy" for service in shop.services().values())
+    shop.wait_until_healthy()
 
 
 def test_start_names_what_is_wrong_and_takes_up_a_new_file(shop: Astro):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine.astro import Astro, environment, get
-from tests.standalone.conftest import UV_CACHE, free_port
+from tests.free_port import free_port
+from tests.standalone.conftest import UV_CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def shop(tmp_path: Path, engine_url: str, shared_cache: Path) -> Iterator[Astro]
     astro.write("airflow_settings.yaml", OBJECTS)
     astro.write("dags/asks.py", ASKS)
     yield astro
-    astro("airflow", "kill", "--yes", code=None)
+    astro("airflow", "kill", "--yes", "--no-snapshot", code=None)
 
 
 def databases(shop: Astro) -> set[str]:
@@ -50,6 +51,7 @@ def databases(shop: Astro) -> set[str]:
     return set(listed.stdout.split())
 
 
+@pytest.mark.long  # tests/standalone/test_upgrade.py has the test itself
 def test_the_sandboxs_objects_are_there_and_the_sandbox_is_not_touched(shop: Astro, shared_cache: Path):
     url = shop.start()["url"]
     before = databases(shop), shop.services()

@@ -225,7 +225,7 @@ class Machine:
         env = self.environment(**changes)
         given = ["env", "-i", *(f"{name}={value}" for name, value in env.items())]
         return subprocess.run(
-            [*as_user, *given, *command], input=stdin, capture_output=True, text=True, timeout=120, cwd="/"
+            [*as_user, *given, *command], input=stdin, capture_output=True, text=True, timeout=600, cwd="/"
         )
 
     def pipe(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:

@@ -229,6 +229,26 @@ def test_the_text_of_another_builder_is_understood() -> None:
     assert result.image_id == "0123456789ab"
 
 
+def test_a_step_that_fails_on_podman_is_not_taken_for_missing_settings() -> None:
+    step = "RUN --mount=type=bind,from=localhost/astro/build-settings:1,target=/run/build false"
+    told = f'building at STEP "{step}": while running runtime: exit status 1'
+    engine = FakeEngine(
+        [
+            {"stream": "[1/2] STEP 1/2: FROM x\n"},
+            {"stream": "[1/2] STEP 2/2: RUN false\n"},
+            {"stream": "the reason\n"},
+            {"errorDetail": {"message": told}, "error": told},
+        ]
+    )
+
+    with pytest.raises(AstroError) as caught:
+        run(engine)
+
+    assert engine.asked == ["/build"]
+    assert caught.value.message == "a step of the Dockerfile failed with exit code 1: `RUN false`"
+    assert caught.value.details == ("the reason",)
+
+
 def test_a_builder_without_mounts_is_asked_again_without_them() -> None:
     refused = "the --mount option requires BuildKit. Refer to the documentation"
     engine = FakeEngine([{"errorDetail": {"message": refused}, "error": refused}], [IMAGE])

@@ -68,7 +68,7 @@ class Waiting:
 
     def ask(self, **changes: Any) -> tuple[socket.socket, Any]:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(10)
+        connection.settimeout(60)
         debugger._connect(connection, self.run_dir)
         connection.sendall(json.dumps({**QUESTION, **changes}).encode() + b"\n")
         with connection.makefile("rb") as answers:
@@ -106,7 +106,7 @@ def test_the_task_is_stopped_once_and_what_it_tells_is_passed_on(waiting: Waitin
     assert waiting.line() == {"type": "attached"}
     task.close()
     assert waiting.line() == {"type": "ended"}
-    assert waiting.process.wait(10) == 0
+    assert waiting.process.wait(60) == 0
     assert not (waiting.run_dir / "debug.sock").exists()
 
 
@@ -117,19 +117,19 @@ def test_one_instance_of_a_mapped_task_is_meant_if_it_is_named(run_dir: Path, en
         connection, answer = waiting.ask(map_index=index)
         connection.close()
         assert answer == expected
-    waiting.process.communicate(timeout=10)
+    waiting.process.communicate(timeout=60)
 
 
 def test_a_second_one_is_told_that_there_is_a_first_and_cannot_end_it(waiting: Waiting):
     waiting.line()
     second = waiting.spawn("wait", json.dumps({**WANTED, "run_id": "r2"}))
-    assert json.loads(second.communicate(timeout=10)[0]) == {"type": "busy"}
-    waiting.spawn("end", "r2").communicate(timeout=10)
+    assert json.loads(second.communicate(timeout=60)[0]) == {"type": "busy"}
+    waiting.spawn("end", "r2").communicate(timeout=60)
     connection, answer = waiting.ask(run_id="r2")
     connection.close()
     assert answer == {}
-    waiting.spawn("end", "r1").communicate(timeout=10)
-    assert waiting.process.wait(10) == 0
+    waiting.spawn("end", "r1").communicate(timeout=60)
+    assert waiting.process.wait(60) == 0
 
 
 def test_a_task_learns_that_nobody_waits_any_more(waiting: Waiting):
@@ -143,7 +143,7 @@ def test_a_task_learns_that_nobody_waits_any_more(waiting: Waiting):
 def test_without_a_debugger_in_time_it_ends(run_dir: Path, environ: dict[str, str]):
     waiting = Waiting(run_dir, environ, seconds=0.2)
     assert [waiting.line(), waiting.line()] == [{"type": "armed"}, {"type": "timeout"}]
-    waiting.process.communicate(timeout=10)
+    waiting.process.communicate(timeout=60)
 
 
 def test_a_socket_that_a_killed_one_left_behind_lets_tasks_through_and_is_replaced(
@@ -167,7 +167,7 @@ def test_an_airflow_that_the_hook_does_not_know_is_refused(run_dir: Path, enviro
         metadata.write_text("Name: apache-airflow-core\nVersion: 4.0.0\n")
     waiting = Waiting(run_dir, environ)
     told = waiting.line()
-    assert (told["type"], waiting.process.wait(10)) == ("unsupported", 1)
+    assert (told["type"], waiting.process.wait(60)) == ("unsupported", 1)
     assert "4.0.0" in told["reason"]
     waiting.process.communicate()
 
@@ -186,7 +186,7 @@ def test_the_relay_carries_both_ways_until_one_side_ends(run_dir: Path, environ:
         target.sendall(b"answer" * 50_000)
         assert relay.stdout is not None
         assert relay.stdout.read(300_000) == b"answer" * 50_000
-    relay.communicate(timeout=10)
+    relay.communicate(timeout=60)
     assert relay.returncode == 0
 
 

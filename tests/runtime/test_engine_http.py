@@ -53,7 +53,7 @@ def test_an_engine_that_never_answers_is_given_up(tmp_path: Path):
             reader(engine.url, patience=0.2).info()
     finally:
         engine.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert caught.value.hint
 
 

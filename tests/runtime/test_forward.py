@@ -8,12 +8,7 @@ import pytest
 
 from astro_cli.runtime.engine import PortTakenError
 from astro_cli.runtime.forward import forwarded
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.free_port import free_port
 
 
 def echo(client: socket.socket) -> None:
@@ -24,7 +19,7 @@ def echo(client: socket.socket) -> None:
 def test_every_connection_is_joined_and_cut_off_at_the_end():
     port = free_port()
     with forwarded(port, echo):
-        clients = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(2)]
+        clients = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(2)]
         for number, client in enumerate(clients):
             client.sendall(f"hello {number}".encode())
         assert [client.recv(100) for client in clients] == [b"hello 0", b"hello 1"]

@@ -57,12 +57,15 @@ sys.exit(runner.client(Path(sys.argv[1]), sys.argv[2:]))
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     process = subprocess.Popen([sys.executable, "-c", SERVER, str(tmp_path)])
-    end = time.monotonic() + 20
-    while not (tmp_path / runner.SOCKET).exists() and time.monotonic() < end:
-        time.sleep(0.01)
-    yield tmp_path
-    process.kill()
-    process.wait()
+    end = time.monotonic() + 60
+    try:
+        while not (tmp_path / runner.SOCKET).exists():
+            assert time.monotonic() < end, "the runner does not listen"
+            time.sleep(0.01)
+        yield tmp_path
+    finally:
+        process.kill()
+        process.wait()
 
 
 def ask(run_dir: Path, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -95,7 +98,7 @@ def test_ctrl_c_reaches_the_work_which_cleans_up(run_dir: Path, tmp_path: Path):
     assert process.stdout is not None
     assert process.stdout.readline() == "asleep\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=60) == 130
     process.stdout.close()
     assert note.read_text() == "ended"
 
@@ -105,11 +108,11 @@ def test_work_ends_when_its_client_is_gone(run_dir: Path, tmp_path: Path):
     command = [sys.executable, "-c", CLIENT, str(run_dir), "sleep", str(note)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    process.stdout.readline()
+    assert process.stdout.readline() == "asleep\n"
     process.kill()
     process.wait()
     process.stdout.close()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not note.exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert note.exists()

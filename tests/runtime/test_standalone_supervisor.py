@@ -56,9 +56,9 @@ def test_the_database_server_starts_first_and_ends_last_by_its_fast_shutdown(mak
 def test_programs_run_beside_the_services_end_after_them_and_come_back(make: Callable[..., Run]):
     run = make(services={"scheduler": python(CLIENT)}, programs={"s3": python(SERVER)}).start()
     run.wait_for(lambda: "serving" in run.log and "up" in run.log)
-    os.kill(run.service("s3")["pid"], signal.SIGKILL)
+    os.kill(run.wait_for_pid("s3"), signal.SIGKILL)
     run.wait_for(lambda: run.log.count("serving") == 2)
-    assert run.service("s3")["restarts"] == 1
+    run.wait_for_service("s3", restarts=1)
     assert run.stop() == 0
     lines = [line for line in run.log.splitlines() if not line.startswith("astro")]
     assert lines[-2:] == ["scheduler | goodbye", "s3 | ended by SIGTERM"]
@@ -66,9 +66,9 @@ def test_programs_run_beside_the_services_end_after_them_and_come_back(make: Cal
 
 def test_a_database_server_that_died_comes_back(make: Callable[..., Run]):
     run = make(services={"scheduler": python(SLEEP)}, server=python("import sys; sys.exit(3)")).start()
-    run.wait_for(lambda: run.service("postgres").get("restarts") == 1)
+    run.wait_for(lambda: run.service("postgres").get("restarts", 0) >= 1)
     assert run.service("postgres")["exit_code"] == 3
-    assert run.service("scheduler")["state"] == "running"
+    run.wait_for_service("scheduler", state="running")
 
 
 def test_lines_of_the_log_file_carry_their_time_and_are_private(make: Callable[..., Run], tmp_path: Path):
@@ -90,7 +90,7 @@ def test_a_log_that_has_grown_makes_room_and_no_line_is_lost(make: Callable[...,
         lines = read(log, LogQuery(services=("scheduler",)), lambda: True)
         return [int(line.text.split()[0]) for line in lines]
 
-    run.wait_for(lambda: log.exists() and "29999 x" in log.read_text(), seconds=30)
+    run.wait_for(lambda: log.exists() and "29999 x" in log.read_text())
     assert numbers() == list(range(30000))
     assert (tmp_path / "lines.1").exists()
 
@@ -99,6 +99,6 @@ def test_a_log_that_has_grown_makes_room_and_no_line_is_lost(make: Callable[...,
 def test_a_wrong_value_is_refused(make: Callable[..., Run], key: str):
     run = make(services={"scheduler": python(SLEEP)}, **{key: 7}).start()
     assert run.process is not None
-    assert run.process.wait(10) == 1
+    assert run.process.wait(60) == 1
     assert "config.json" in run.log
     assert json.loads((run.folder / "config.json").read_text())[key] == 7

@@ -17,7 +17,7 @@ import pytest
 from astro_cli.project_services import Health
 from astro_cli.runtime import standins
 from astro_cli.runtime.service_health import are_well, is_well
-from tests.standalone.conftest import free_port
+from tests.free_port import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +43,9 @@ def started(program: str, folder: Path, config: dict[str, Any], health: Health) 
     file = folder / "config.json"
     file.write_text(json.dumps(config))
     process = subprocess.Popen(
-        [sys.executable, "-I", str(PROGRAMS / program), str(file)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-Es", str(PROGRAMS / program), str(file)], stdout=subprocess.PIPE, text=True
     )
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not is_well(health, health.port):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
@@ -54,7 +54,7 @@ def started(program: str, folder: Path, config: dict[str, Any], health: Health) 
 
 def stop(process: subprocess.Popen[str]) -> None:
     process.terminate()
-    process.wait(10)
+    process.wait(60)
     assert process.stdout is not None
     process.stdout.close()
 
@@ -67,7 +67,7 @@ class Stub:
     def ask(
         self, path: str, method: str = "GET", body: str | None = None, **headers: str
     ) -> tuple[int, str, http.client.HTTPMessage]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, {n.replace("_", "-"): v for n, v in headers.items()})
             answer = connection.getresponse()
@@ -157,6 +157,12 @@ def test_what_was_asked_can_be_read(stub: Stub):
     )
 
 
+def test_a_page_of_another_site_is_refused(stub: Stub):
+    assert stub.status("/orgs/acme", Host="rebound.example") == 403
+    assert stub.status("/__stub__/reset", "POST", Origin="https://evil.example") == 403
+    assert stub.status("/orgs/acme", Origin="http://localhost:3000") == 200
+
+
 def test_an_edit_applies_to_the_next_request_and_a_mistake_is_the_answer(stub: Stub):
     routes = stub.fixtures / "routes.yaml"
     try:
@@ -176,8 +182,8 @@ def test_a_mistake_at_the_start_ends_it_with_its_place(tmp_path: Path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"host": "127.0.0.1", "port": free_port(), "fixtures": str(tmp_path)}))
     done = subprocess.run(
-        [sys.executable, "-I", str(PROGRAMS / "http_stub.py"), str(config)],
-        capture_output=True, text=True, check=False, timeout=30,
+        [sys.executable, "-Es", str(PROGRAMS / "http_stub.py"), str(config)],
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout == "routes.yaml: routes[0].path must begin with /\n"
@@ -190,7 +196,7 @@ def test_mails_are_kept_in_order_shown_and_forgotten(tmp_path: Path):
     process = started("mail.py", tmp_path, config, Health("http", page, "/messages"))
     try:
         assert is_well(Health("smtp", smtp), smtp)
-        with smtplib.SMTP("127.0.0.1", smtp, timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", smtp, timeout=60) as client:
             client.sendmail("a@example.com", ["b@example.com", "c@example.com"], "Subject: one\n\nfirst\n")
             client.sendmail(
                 "a@example.com",
@@ -207,6 +213,8 @@ def test_mails_are_kept_in_order_shown_and_forgotten(tmp_path: Path):
         assert "<script>" not in shown
         assert "&lt;two&gt;" in box.ask("/")[1]
         assert box.status("/messages/3") == 404
+        assert box.status("/messages", Host="rebound.example") == 403
+        assert box.status("/messages", "DELETE", Origin="https://evil.example") == 403
         assert box.status("/messages", "DELETE") == 204
         assert json.loads(box.ask("/messages")[1]) == []
     finally:

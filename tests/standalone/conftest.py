@@ -62,4 +62,4 @@ def make_project(user: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str
 
     yield make
     for astro in made:
-        astro("airflow", "kill", "--yes", code=None)
+        astro("airflow", "kill", "--yes", "--no-snapshot", code=None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.dap import Debugger
 from tests.engine.astro import get, run_dag, wait_for_dag, wait_for_run
-from tests.standalone.conftest import free_port
+from tests.free_port import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ asks()
 
 
 def said(run: subprocess.Popen[str], code: int) -> str:
-    out, err = run.communicate(timeout=120)
+    out, err = run.communicate(timeout=300)
     assert run.returncode == code, err
     return out + err
 

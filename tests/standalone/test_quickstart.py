@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.standalone.conftest import free_port
+from tests.free_port import free_port
 
 PAGE = Path(__file__).parents[2] / "docs/quickstart.md"
 

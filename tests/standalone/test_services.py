@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import smtplib
 import socket
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.engine.astro import Astro, run_dag, wait_for_dag
+from tests.engine.astro import Astro, run_dag, wait_for, wait_for_dag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +98,7 @@ def lab(on_engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         astro.start()
         yield astro
     finally:
-        astro("airflow", "kill", "--yes", code=None)
+        astro("airflow", "kill", "--yes", "--no-snapshot", code=None)
 
 
 def port(lab: Astro, service: str) -> int:
@@ -109,7 +108,7 @@ def port(lab: Astro, service: str) -> int:
 def ask(url: str, *, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
     request = urllib.request.Request(url, data=body, method=method, headers=SIGNED)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -171,7 +170,7 @@ def test_what_they_hold_outlives_a_stop_and_changed_seeds_are_put(lab: Astro):
 
 
 def redis(lab: Astro, command: str) -> list[str]:
-    with socket.create_connection(("127.0.0.1", port(lab, "redis")), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port(lab, "redis")), timeout=60) as connection:
         connection.sendall(f"{command}\r\n".encode())
         return connection.recv(1024).decode().split()
 
@@ -184,11 +183,8 @@ def warehouse(lab: Astro, sql: str) -> list[str]:
 def test_restart_gives_a_service_that_is_well_and_mails_are_read_and_forgotten(lab: Astro):
     lab("airflow", "restart", "http-stub")
     number = port(lab, "mail")
-    end = time.monotonic() + 30
-    while lab.services()["http-stub"]["health"] != "healthy":
-        assert time.monotonic() < end
-        time.sleep(0.3)
-    with smtplib.SMTP("127.0.0.1", number, timeout=20) as client:
+    wait_for(lambda: lab.services()["http-stub"]["health"] == "healthy", lab.services)
+    with smtplib.SMTP("127.0.0.1", number, timeout=60) as client:
         client.sendmail("a@example.com", ["b@example.com"], "Subject: plain\n\nline\n")
     told: dict[str, Any] = lab.json("airflow", "mail", "4")
     assert (told["from"], told["text"].strip()) == ("a@example.com", "line")

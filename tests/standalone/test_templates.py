@@ -15,7 +15,7 @@ import pytest
 
 from astro_cli.scaffold import TEMPLATES, list_templates
 from tests.engine.astro import Astro, get, trigger, wait_for_dag, wait_for_run
-from tests.standalone.conftest import free_port
+from tests.free_port import free_port
 from tests.standalone.merged import merge, own_files
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ def until_the_server_runs(shop: Astro, shelf: Path) -> tuple[subprocess.Popen[st
 
 
 def wait_until_gone(pid: int) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while Path(f"/proc/{pid}/cwd").exists():  # a zombie that nobody reaps works nowhere
         assert time.monotonic() < end
         time.sleep(0.1)
