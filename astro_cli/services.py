@@ -24,7 +24,7 @@ class ServiceSpec:
         name: the word for it in commands, logs and docs.
         container: the container that hosts it in a Docker sandbox. All of Airflow's processes share one:
             they are forked from a parent that has imported Airflow once, which halves the start
-            (docs/explanation/sandbox.md has the figures); each keeps its own log, health and restart.
+            (docs/sandbox.md has the figures); each keeps its own log, health and restart.
         command: arguments of the `airflow` program, or empty where the image starts the process itself.
         aliases: other words users know it by.
         health: where it has a container of its own, the address in there that answers when it is well.

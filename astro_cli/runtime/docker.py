@@ -293,7 +293,7 @@ class DockerEngine:
         """Do something with each of them at once; the first error is raised after all are through."""
         from concurrent.futures import ThreadPoolExecutor
 
-        _ = self.api
+        _ = self.api  # made here, once: not by several threads
         with ThreadPoolExecutor(max(len(containers), 1)) as pool:
             jobs = [pool.submit(act, container) for container in containers]
         for job in jobs:
