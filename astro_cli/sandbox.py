@@ -271,9 +271,10 @@ class Sandbox:
         ):
             groups = self.workers()
             if not groups:
+                engine = "" if self._engine.runs_workers else "--engine docker "
                 raise UsageError(
                     "the tasks of this sandbox run beside the scheduler, on no workers that could be scaled",
-                    hint="go over to Celery with `astro airflow start --executor celery`",
+                    hint=f"go over to Celery with `astro airflow start {engine}--executor celery`",
                 )
             for name in counts:
                 if name not in groups:

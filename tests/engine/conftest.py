@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
@@ -26,6 +26,14 @@ def docker_host(home: Path, engine_url: str, monkeypatch: pytest.MonkeyPatch) ->
     """DOCKER_HOST is what a user would have set; `home` has cleared it for every other test."""
     monkeypatch.setenv("DOCKER_HOST", engine_url)
     return engine_url
+
+
+@pytest.fixture
+def client(engine_url: str) -> Iterator[Any]:
+    """The SDK's, to see what astro has made and to break it."""
+    found = docker.DockerClient(base_url=engine_url, timeout=60)
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import docker
 import httpx
 import pytest
 
@@ -37,13 +36,6 @@ def no_bad_setting_is_left(shop: Astro) -> Iterator[None]:
     """One failed test must not fail the next ones."""
     yield
     shop.write(".env", "")
-
-
-@pytest.fixture
-def client(engine_url: str) -> Iterator[Any]:
-    found = docker.DockerClient(base_url=engine_url, timeout=60)
-    yield found
-    found.close()
 
 
 def containers(client: Any, astro: Astro) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import docker
 import httpx
 import pytest
 
@@ -95,13 +94,6 @@ airflow:
 def url(shop: Astro) -> str:
     """The sandbox, started; later tests of this file go on with it."""
     return str(shop.start()["url"])
-
-
-@pytest.fixture
-def client(engine_url: str) -> Iterator[Any]:
-    found = docker.DockerClient(base_url=engine_url, timeout=60)
-    yield found
-    found.close()
 
 
 def containers(client: Any, shop: Astro) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import docker
 import httpx
 import pytest
 
@@ -38,13 +37,6 @@ def shop(engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     astro = Astro(parent / "shop", environ)
     yield astro
     astro("airflow", "kill", "--yes", code=None)
-
-
-@pytest.fixture
-def client(engine_url: str) -> Iterator[Any]:
-    found = docker.DockerClient(base_url=engine_url, timeout=60)
-    yield found
-    found.close()
 
 
 def killed_at_random(shop: Astro, chance: random.Random, name: str) -> float:
