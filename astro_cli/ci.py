@@ -33,7 +33,7 @@ REGISTRY = {
 def variables(deployment: Deployment) -> dict[str, str]:
     """The variables with secret values that a CI job must have to deploy, with their meaning."""
     return {
-        **(SSH if deployment.host.address else {}),
+        **(SSH if any(host.address for host in deployment.hosts) else {}),
         **(REGISTRY if deployment.registry else {}),
         **dict.fromkeys(deployment.secret_names, "a secret of the deployment"),
     }

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-TARGETS = ("host",)
-EXECUTORS = ("local",)
+HOST = "host"
+EXECUTORS = {HOST: ("local",)}
+"""The executors that each kind of target has, its default first."""
+TARGETS = tuple(EXECUTORS)
 AIRFLOW_SERVICES = tuple(service.name for service in SERVICES if service.name != "postgres")
 BUNDLED = "bundled"
 SECRET = "secret:"  # noqa: S105 - the mark in front of a secret's name
@@ -82,6 +84,7 @@ class Deployment:
     """A named target of a project, with all that a release on it is made from besides the image.
 
     Attributes:
+        hosts: where its engine is reached, the first one that answers.
         ssh_config: file for `ssh -F`; empty for the user's own.
         registry: repository to push to; empty when images travel through the connection.
         replicas: how many of a service, where it is not one.
@@ -97,12 +100,12 @@ class Deployment:
     """
 
     name: str
-    host: Host
-    target: str = "host"
+    hosts: tuple[Host, ...]
+    target: str = HOST
     identity: str = ""
     ssh_config: str = ""
     registry: str = ""
-    executor: str = "local"
+    executor: str = EXECUTORS[HOST][0]
     replicas: Mapping[str, int] = field(default_factory=dict)
     resources: Mapping[str, Resources] = field(default_factory=dict)
     parallelism: int = 16
@@ -118,6 +121,11 @@ class Deployment:
     keep_history: int = 90
     pytest: bool = False
     require_clean: bool = False
+
+    @property
+    def where(self) -> str:
+        """Where it is, as the user wrote it."""
+        return ", ".join(host.url for host in self.hosts)
 
     @property
     def secret_names(self) -> tuple[str, ...]:
@@ -203,8 +211,6 @@ def check_deployment_name(name: str) -> str:
 
 _FIELDS = (
     "target",
-    "identity",
-    "ssh_config",
     "registry",
     "executor",
     "replicas",
@@ -220,19 +226,22 @@ _FIELDS = (
     "retention",
     "gates",
 )
+_SSH_FIELDS = ("identity", "ssh_config")
+_OWN_FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {HOST: (("host",), _SSH_FIELDS)}
+"""What only one kind of target has: the fields that it needs, and those that it may have."""
 
 
 def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     if not _NAME.fullmatch(name):
         raise node.error(f'"{name}" cannot name a deployment: use {NAME_RULE}')
-    fields = node.mapping(required=("host",), optional=_FIELDS)
+    target = node.entries()["target"].choice(*TARGETS) if "target" in node.entries() else HOST
+    required, optional = _OWN_FIELDS[target]
+    fields = node.mapping(required=required, optional=(*optional, *_FIELDS))
     values: dict[str, Any] = {
-        key: fields[key].string() for key in ("identity", "ssh_config", "secret_file") if key in fields
+        key: fields[key].string() for key in (*_SSH_FIELDS, "secret_file") if key in fields
     }
-    if "target" in fields:
-        values["target"] = fields["target"].choice(*TARGETS)
     if "executor" in fields:
-        values["executor"] = fields["executor"].choice(*EXECUTORS)
+        values["executor"] = fields["executor"].choice(*EXECUTORS[target])
     if "registry" in fields:
         values["registry"] = _registry(fields["registry"])
     if "replicas" in fields:
@@ -266,7 +275,7 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     both = set(values.get("env", ())) & set(values.get("secrets", ()))
     if both:
         raise fields["env"].error(f"{sorted(both)[0]} is both in env and in secrets")
-    return Deployment(name=name, host=_host(fields["host"]), **values)
+    return Deployment(name=name, target=target, hosts=(_host(fields["host"]),), **values)
 
 
 def _host(node: yamlfile.Node) -> Host:

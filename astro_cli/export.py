@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli import __version__, airflow
 from astro_cli.deploy import stack
-from astro_cli.deployments import BUNDLED, SECRET, Deployment, Host
+from astro_cli.deployments import BUNDLED, SECRET, Deployment
 from astro_cli.envfile import load_env
 from astro_cli.project_services import read_services
 from astro_cli.render import render
@@ -50,7 +50,7 @@ class Export:
     left_out: tuple[str, ...]
 
 
-_NO_DEPLOYMENT = Deployment("", Host(""))
+_NO_DEPLOYMENT = Deployment("", ())
 """What is exported where the project declares none: all defaults."""
 
 

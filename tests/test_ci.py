@@ -15,7 +15,7 @@ from tests.deploy.ci_jobs import scripts
 from tests.test_cli import astro
 
 SSH_HOST = Host("ssh://deploy@vm1:2222", address="deploy@vm1", port=2222)
-PROD = Deployment("prod", SSH_HOST, registry="registry.example/team/shop", secrets=("SLACK_TOKEN",))
+PROD = Deployment("prod", (SSH_HOST,), registry="registry.example/team/shop", secrets=("SLACK_TOKEN",))
 
 
 @pytest.mark.parametrize("system", PATHS)
@@ -33,7 +33,7 @@ def test_it_asks_for_the_secrets_that_this_deployment_needs_and_no_others(system
     names = {"ASTRO_SSH_KEY", "ASTRO_SSH_KNOWN_HOSTS", "ASTRO_REGISTRY_USERNAME", "ASTRO_REGISTRY_PASSWORD"}
     whole = workflow(system, PROD, branch="main").content
     assert all(name in whole for name in (*names, "SLACK_TOKEN"))
-    plain = workflow(system, Deployment("prod", SSH_HOST), branch="main").content
+    plain = workflow(system, Deployment("prod", (SSH_HOST,)), branch="main").content
     assert "ASTRO_SSH_KEY" in plain
     assert "ASTRO_REGISTRY" not in plain
     assert "SLACK_TOKEN" not in plain
@@ -41,7 +41,7 @@ def test_it_asks_for_the_secrets_that_this_deployment_needs_and_no_others(system
 
 @pytest.mark.parametrize("system", [name for name in PATHS if name != "jenkins"])
 def test_it_is_yaml_without_empty_parts(system: str) -> None:
-    for deployment in (PROD, Deployment("prod", SSH_HOST)):
+    for deployment in (PROD, Deployment("prod", (SSH_HOST,))):
         text = workflow(system, deployment, branch="release/1").content
         assert None not in _values(yaml.safe_load(text)), text
         assert "release/1" in text

@@ -41,7 +41,7 @@ def refusal(tmp_path: Path, fields: str) -> str:
 
 def test_a_host_is_all_that_is_needed(tmp_path: Path):
     assert one(tmp_path, "host: ssh://deploy@vm1:2222") == Deployment(
-        "prod", Host("ssh://deploy@vm1:2222", address="deploy@vm1", port=2222)
+        "prod", (Host("ssh://deploy@vm1:2222", address="deploy@vm1", port=2222),)
     )
 
 
@@ -68,7 +68,7 @@ gates: {pytest: true, require_clean: true}
 """
     assert one(tmp_path, fields) == Deployment(
         name="prod",
-        host=Host("unix:///run/docker.sock", socket="/run/docker.sock"),
+        hosts=(Host("unix:///run/docker.sock", socket="/run/docker.sock"),),
         identity="~/.ssh/key",
         ssh_config="ssh.conf",
         registry="registry.example:5000/team/shop",
@@ -328,7 +328,7 @@ def test_every_field_is_a_flag_of_add(tmp_path: Path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert read_deployments(root)["prod"] == Deployment(
         name="prod",
-        host=Host("ssh://d@vm:22", "d@vm", 22),
+        hosts=(Host("ssh://d@vm:22", "d@vm", 22),),
         identity="k",
         ssh_config="s",
         registry="r.example/a/b",

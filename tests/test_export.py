@@ -25,7 +25,7 @@ from astro_cli.services import SERVICES
 HOST = Host("ssh://vm1", "vm1")
 PROD = Deployment(
     "prod",
-    HOST,
+    (HOST,),
     registry="registry.example/team/shop",
     replicas={"api-server": 2, "scheduler": 2},
     resources={"scheduler": Resources(memory=2 * 1024**3, cpus=1.5), "postgres": Resources(memory=1024**3)},

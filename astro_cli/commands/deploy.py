@@ -59,7 +59,7 @@ def deploy(
         release_build.require_clean(release_build.git_revision(app.project.root))
     secrets = None if dags else remote.secrets()
     with console.progress() as report:
-        report.step(f"look at {wanted.host.url}")
+        report.step(f"look at {wanted.where}")
         with remote.opened(report) as deployer:
             built = remote.build(image, report)
             state = deployer.state()

@@ -21,14 +21,14 @@ def list_deployments(ctx: typer.Context) -> None:
 
     app = obj(ctx)
     known = read_deployments(app.project.root).values()
-    rows = [(each.name, each.target, each.host.url, each.registry or "-") for each in known]
+    rows = [(each.name, each.target, each.where, each.registry or "-") for each in known]
 
     def show() -> None:
-        app.console.table(("NAME", "TARGET", "HOST", "REGISTRY"), rows)
+        app.console.table(("NAME", "TARGET", "WHERE", "REGISTRY"), rows)
         if not rows:
             app.console.note("none yet: `astro deployment add prod --host ssh://user@host`")
 
-    names = ("name", "target", "host", "registry")
+    names = ("name", "target", "where", "registry")
     app.console.result({"deployments": [dict(zip(names, row, strict=True)) for row in rows]}, show)
 
 
@@ -176,9 +176,9 @@ def add(
     }
     made = add_deployment(app.project.root, name, {key: value for key, value in fields.items() if value})
     app.console.result(
-        {"name": made.name, "host": made.host.url},
+        {"name": made.name, "where": made.where},
         lambda: app.console.line(
-            f"added {made.name}: {made.host.url}. Next: `astro deploy {made.name} --dry-run`"
+            f"added {made.name}: {made.where}. Next: `astro deploy {made.name} --dry-run`"
         ),
     )
 
@@ -347,7 +347,7 @@ def destroy(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0
     app = obj(ctx)
     remote = Remote(app, name)
     wanted = remote.deployment
-    app.console.note(f"This removes {wanted.name} from {wanted.host.url}:")
+    app.console.note(f"This removes {wanted.name} from {wanted.where}:")
     app.console.note("  services, metadata database, task logs, backups, secrets and the list of releases")
     if not app.confirm_name(wanted.name):
         app.console.result({"removed": False}, lambda: app.console.line("nothing was removed"))

@@ -31,10 +31,11 @@ def open_target(
     Raises:
         TargetError: it cannot be reached, or its engine cannot be used.
     """
-    if deployment.host.socket:
-        yield _target(deployment, names, f"unix://{deployment.host.socket}", None, environ, local)
+    (host,) = deployment.hosts
+    if host.socket:
+        yield _target(deployment, names, f"unix://{host.socket}", None, environ, local)
         return
-    with SshConnection(deployment, environ) as ssh:
+    with SshConnection(host, deployment, environ) as ssh:
         yield _target(deployment, names, f"unix://{ssh.socket}", ssh, environ, local)
 
 
@@ -53,7 +54,7 @@ def _target(
         api = DockerApi(endpoint)
     except EngineError as exc:
         raise TargetError(
-            f"no Docker engine answers on {deployment.host.url}: {exc.message}",
+            f"no Docker engine answers on {deployment.where}: {exc.message}",
             hint="install Docker Engine there, and let the user you log in as use it (group `docker`)",
         ) from exc
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from astro_cli.deployments import Deployment
+    from astro_cli.deployments import Deployment, Host
     from astro_cli.process import Identity
 
 PREFIX = "astro-ssh-"
@@ -74,11 +74,13 @@ class SshConnection:
     """The way to one host, open while it is entered as a context.
 
     Args:
-        deployment: names the host, and perhaps a key and a configuration file.
+        host: of the deployment.
+        deployment: may name a key and a configuration file.
         environ: may name a configuration file.
     """
 
-    def __init__(self, deployment: Deployment, environ: Mapping[str, str]) -> None:
+    def __init__(self, host: Host, deployment: Deployment, environ: Mapping[str, str]) -> None:
+        self._host = host
         self._deployment = deployment
         self._environ = environ
         self._folder = Path()
@@ -125,7 +127,7 @@ class SshConnection:
         """
         import shlex
 
-        done = process.run([*self._argv(), self._deployment.host.address, shlex.join(argv)], env=self._env())
+        done = process.run([*self._argv(), self._host.address, shlex.join(argv)], env=self._env())
         if done.code == 255:
             raise self._error(done.output)
         return done
@@ -164,7 +166,7 @@ class SshConnection:
         # `cat` ends when nobody holds the other end of the pipe, so no ssh outlives an astro that is killed.
         self._pipe = self._pipe or os.pipe()
         log = self._folder / f"{name}.log"
-        argv = [*self._argv(), *reverse, option, rule, self._deployment.host.address, "cat"]
+        argv = [*self._argv(), *reverse, option, rule, self._host.address, "cat"]
         return process.leave_behind(
             argv, env=self._env(), cwd=make_private_dir(self._folder), log=log, stdin=self._pipe[0]
         )
@@ -201,7 +203,7 @@ class SshConnection:
         done = process.run(
             [
                 *self._argv(),
-                self._deployment.host.address,
+                self._host.address,
                 "echo ${DOCKER_HOST:-unix:///var/run/docker.sock}",
             ],
             env=self._env(),
@@ -224,8 +226,8 @@ class SshConnection:
         if self._identity:
             argv += ["-i", self._identity, "-o", "IdentitiesOnly=yes"]
             argv += ["-o", f"UserKnownHostsFile={self._folder / KNOWN_HOSTS_VARIABLE}"]
-        if deployment.host.port is not None:
-            argv += ["-p", str(deployment.host.port)]
+        if self._host.port is not None:
+            argv += ["-p", str(self._host.port)]
         return argv
 
     def _env(self) -> dict[str, str]:
@@ -237,8 +239,8 @@ class SshConnection:
         sentence = lines[-1].strip() if lines else "ssh ended without a word"
         hint = next((hint for text, hint in _HINTS if text in said), None)
         return TargetError(
-            f"cannot reach {self._deployment.host.url}: {sentence}",
-            hint=hint or f"try it by hand: `ssh {self._deployment.host.address}`",
+            f"cannot reach {self._host.url}: {sentence}",
+            hint=hint or f"try it by hand: `ssh {self._host.address}`",
             details=tuple(lines[:-1][-10:]),
         )
 

@@ -86,7 +86,7 @@ class SwarmTarget:
         deployment: Deployment,
         bring: Callable[[str, Sequence[str], Report], str],
     ) -> None:
-        self.api = SwarmApi(api, deployment.host.url)
+        self.api = SwarmApi(api, deployment.where)
         self.names = names
         self._deployment = deployment
         self._endpoint = endpoint

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 def prod(host: Host, *, port: int = SSH_PORT, ssh_config: str = "") -> Deployment:
     address = Address(host.url, address=f"{USER}@{host.address}", port=port)
-    return Deployment("prod", address, ssh_config=ssh_config)
+    return Deployment("prod", (address,), ssh_config=ssh_config)
+
+
+def connect(deployment: Deployment, environ: dict[str, str]) -> SshConnection:
+    return SshConnection(deployment.hosts[0], deployment, environ)
 
 
 def plain_environment() -> dict[str, str]:
@@ -38,7 +42,7 @@ def working(host: Host) -> dict[str, str]:
 
 
 def test_the_engine_answers_through_it_and_programs_run_there(host: Host) -> None:
-    with SshConnection(prod(host), working(host)) as connection:
+    with connect(prod(host), working(host)) as connection:
         assert connection.run(["hostname"]).output.strip() == host.name
         assert connection.run(["echo", "two words", "$HOME; id"]).output.strip() == "two words $HOME; id"
         told = subprocess.run(
@@ -62,7 +66,7 @@ def test_a_port_here_can_be_reached_from_there(host: Host, tmp_path: Path) -> No
     assert server.stdout is not None
     try:
         port = int(server.stdout.readline().split(" port ")[1].split()[0])
-        with SshConnection(prod(host), working(host)) as connection:
+        with connect(prod(host), working(host)) as connection:
             with connection.reverse(5055, port):
                 assert "from the laptop" in connection.run(["curl", "-sS", "http://127.0.0.1:5055/"]).output
             assert connection.run(["curl", "-sS", "http://127.0.0.1:5055/"]).code != 0
@@ -74,11 +78,11 @@ def test_a_port_here_can_be_reached_from_there(host: Host, tmp_path: Path) -> No
 
 def refusal(deployment: Deployment, environ: dict[str, str]) -> TargetError:
     began = time.monotonic()
-    with pytest.raises(TargetError) as caught, SshConnection(deployment, environ):
+    with pytest.raises(TargetError) as caught, connect(deployment, environ):
         pass
     assert time.monotonic() - began < 90
     assert caught.value.exit_code == 7
-    assert deployment.host.url in caught.value.message
+    assert deployment.where in caught.value.message
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -128,7 +132,7 @@ def test_a_key_in_a_variable_gets_in_and_is_private(host: Host) -> None:
         "ASTRO_SSH_KEY": login.key.read_text().strip().replace("\n", "\r\n"),
         "ASTRO_SSH_KNOWN_HOSTS": host.known_hosts.strip(),
     }
-    with SshConnection(prod(host), environ) as connection:
+    with connect(prod(host), environ) as connection:
         assert connection.run(["id", "-un"]).output.strip() == USER
         for file in connection.socket.parent.iterdir():
             assert not file.is_file() or "PRIVATE KEY" not in file.read_text(errors="replace"), file
@@ -138,7 +142,7 @@ def test_a_key_in_a_variable_gets_in_and_is_private(host: Host) -> None:
 
 def test_a_key_in_a_variable_needs_the_host_key_beside_it(host: Host) -> None:
     environ = {**plain_environment(), "ASTRO_SSH_KEY": host.login().key.read_text()}
-    with pytest.raises(UsageError, match="ASTRO_SSH_KNOWN_HOSTS"), SshConnection(prod(host), environ):
+    with pytest.raises(UsageError, match="ASTRO_SSH_KNOWN_HOSTS"), connect(prod(host), environ):
         pass
 
 
@@ -146,7 +150,7 @@ def test_no_ssh_outlives_an_astro_that_was_killed(host: Host) -> None:
     code = (
         "import os, sys, time; from tests.deploy.test_connection import *; from tests.deploy.host import *\n"
         "address = Address(sys.argv[1], address=sys.argv[2], port=SSH_PORT)\n"
-        "with SshConnection(Deployment('prod', address), dict(os.environ)):\n"
+        "with connect(Deployment('prod', (address,)), dict(os.environ)):\n"
         "    print('connected', flush=True); time.sleep(60)"
     )
     astro = subprocess.Popen(
@@ -161,10 +165,10 @@ def test_no_ssh_outlives_an_astro_that_was_killed(host: Host) -> None:
     astro.stdout.close()
     poll(lambda: not ssh_processes(host), "the end of ssh")
     (left,) = folders(astro.pid)
-    with SshConnection(prod(host), working(host)):
+    with connect(prod(host), working(host)):
         assert left.exists(), "it may be another container's, whose processes are not seen here"
         os.utime(left, (0, 0))
-    with SshConnection(prod(host), working(host)):
+    with connect(prod(host), working(host)):
         assert not left.exists()
         assert folders(os.getpid())
 

@@ -26,7 +26,7 @@ SECRETS = {
 IDS = {name: f"id-of-{name}" for name in SECRETS.values()}
 DEPLOYMENT = Deployment(
     "prod",
-    Host("ssh://vm", "vm"),
+    (Host("ssh://vm", "vm"),),
     replicas={"api-server": 2},
     resources={"scheduler": Resources(memory=2 * 1024**3, cpus=1.5)},
     drain=90,
@@ -178,7 +178,7 @@ def test_login_is_needed_and_the_configuration_is_not_shown():
 
 
 def test_an_auth_manager_of_the_users_own_replaces_ours():
-    own = Deployment("prod", Host("ssh://vm", "vm"), env={"AIRFLOW__CORE__AUTH_MANAGER": "my.Manager"})
+    own = Deployment("prod", (Host("ssh://vm", "vm"),), env={"AIRFLOW__CORE__AUTH_MANAGER": "my.Manager"})
 
     variables = environment(services(own)["api-server"])
 

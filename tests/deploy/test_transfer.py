@@ -19,7 +19,7 @@ from astro_cli.errors import AstroError, TargetError
 from astro_cli.runtime.docker_api import DockerApi
 from astro_cli.runtime.endpoint import Endpoint
 from tests.deploy.fakes import RecordingReport
-from tests.deploy.test_connection import prod, working
+from tests.deploy.test_connection import connect, prod, working
 from tests.deploy.test_push import layer, load_image
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def local(engine_url: str) -> Iterator[DockerApi]:
 
 @pytest.fixture
 def connection(host: Host) -> Iterator[SshConnection]:
-    with SshConnection(prod(host), working(host)) as opened:
+    with connect(prod(host), working(host)) as opened:
         yield opened
 
 
@@ -164,7 +164,7 @@ def test_a_connection_that_breaks_in_the_middle_is_said_and_the_next_one_finishe
 
 def send(host: Host, local: DockerApi, image: str, report: RecordingReport) -> str:
     """Transfer through a connection of its own."""
-    with SshConnection(prod(host), working(host)) as connection:
+    with connect(prod(host), working(host)) as connection:
         remote = DockerApi(Endpoint(f"unix://{connection.socket}", "the test"))
         try:
             return transfer(local, image, remote, connection, NAME, report)

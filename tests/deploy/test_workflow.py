@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.releases import Release
 
-DEPLOYMENT = Deployment("prod", Host("ssh://vm", "vm"))
+DEPLOYMENT = Deployment("prod", (Host("ssh://vm", "vm"),))
 OPTIONS = DeployOptions(who="me@here", now="2026-11-22T18:00:00+00:00")
 
 
