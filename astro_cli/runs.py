@@ -32,6 +32,8 @@ PATIENCE_SECONDS = 60.0  # an api-server that restarts on a busy machine must no
 LAST_LINES = 15
 EXAMINED_TASKS = 8  # the API computes dependencies anew for each task
 READ_BYTES = 1024 * 1024
+_OF_A_DATE = re.compile(r"UndefinedError: '((?:prev_)?(?:ds|ts|logical_date|data_interval)\w*)' is undefined")
+"""What only the templates of a run with a logical date know."""
 
 
 class RunFailedError(AstroError):
@@ -82,17 +84,19 @@ def parse_conf(text: str | None) -> dict[str, Any]:
 
 
 def parse_date(text: str, option: str) -> str:
-    """A date or time in ISO 8601, UTC unless it says otherwise, as the API wants it.
+    """A date or time in ISO 8601, UTC unless it says otherwise, or `now`, as the API wants it.
 
     Raises:
         UsageError: it is something else.
     """
+    if text.strip().lower() == "now":
+        return datetime.now(timezone.utc).isoformat()
     try:
         value = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError as exc:
         raise UsageError(
             f"{option}: {text!r} is not an ISO 8601 date or time",
-            hint="for example 2026-11-22, or 2026-11-22T18:30:00+01:00",
+            hint="for example 2026-11-22, 2026-11-22T18:30:00+01:00, or now",
         ) from exc
     return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).isoformat()
 
@@ -292,11 +296,24 @@ def failure_of(api: AirflowApi, progress: Progress) -> RunFailedError:
         return RunFailedError(
             f"run {run.run_id} of `{run.dag_id}` failed", hint=f"see `astro airflow tasks {run.dag_id}`"
         )
+    lines = _last_lines(api, task)
+    hint = f"the whole log: `astro airflow logs --dag {run.dag_id} --run {run.run_id} --task {task.label}`"
+    if run.logical_date is None and (missing := _OF_A_DATE.search("\n".join(lines))):
+        hint = f"a run without a date has no `{missing[1]}`: `astro airflow trigger {run.dag_id} --date now`"
     return RunFailedError(
         f"run {run.run_id} of `{run.dag_id}` failed in task `{task.label}`, try {task.try_number}",
-        hint=f"the whole log: `astro airflow logs --dag {run.dag_id} --run {run.run_id} --task {task.label}`",
-        details=_last_lines(api, task),
+        hint=hint,
+        details=lines,
     )
+
+
+def unrun(progress: Progress) -> str:
+    """That a run succeeded only for want of tasks, as a sentence; empty for one that had some."""
+    run = progress.run
+    if progress.tasks:
+        return ""
+    why = f": is {run.logical_date} before its start date?" if run.logical_date else ""
+    return f"no task of `{run.dag_id}` ran{why}"
 
 
 def guilty_task(tasks: tuple[Task, ...]) -> Task | None:

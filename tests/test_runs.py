@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,29 @@ def test_a_failed_run_names_the_task_that_failed_first_and_shows_its_log():
     assert told.message == "run r1 of `etl` failed in task `first`, try 2"
     assert told.details == ("one", "two")
     assert told.exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["ds", "ts_nodash", "logical_date", "data_interval_start", "prev_ds"])
+def test_a_template_that_wants_the_date_of_a_run_without_one_is_told_how_to_give_one(name: str):
+    made = fake(**{f"{TASKS}/a/logs/1": log("Traceback", f"UndefinedError: '{name}' is undefined")})
+    failed = (as_task(task_body("a", "failed")),)
+    for date, hint in (
+        (None, f"no `{name}`: `astro airflow trigger etl --date now`"),
+        (NOW, "the whole log"),
+    ):
+        progress = runs.Progress(run_of(run_body("etl", "r1", "failed", logical_date=date)), failed)
+        with made.api() as api:
+            assert hint in str(runs.failure_of(api, progress).hint)
+
+
+def test_a_run_without_a_task_is_no_silent_success():
+    nothing = runs.Progress(run_of(run_body("etl", "r1", "success", logical_date=NOW)), ())
+    assert runs.unrun(nothing) == f"no task of `etl` ran: is {NOW} before its start date?"
+    assert runs.unrun(replace(nothing, tasks=(as_task(task_body("a", "success")),))) == ""
+
+
+def test_now_is_a_date():
+    assert datetime.fromisoformat(runs.parse_date("now", "--date")).tzinfo is not None
 
 
 def as_task(body: dict[str, Any]) -> Any:

@@ -38,7 +38,10 @@ def debug(
     date: Annotated[
         str | None,
         typer.Option(
-            "--date", metavar="ISO", help="Logical date of the new run. Default: none", show_default=False
+            "--date",
+            metavar="ISO",
+            help="Logical date of the new run, or `now`. Default: none",
+            show_default=False,
         ),
     ] = None,
     conf: Conf = None,

@@ -61,7 +61,7 @@ def trigger(
         typer.Option(
             "--date",
             metavar="ISO",
-            help="Logical date of the run, UTC unless it says otherwise. Default: none, as in the web UI",
+            help="Logical date of the run, UTC unless it says otherwise, or `now`. Default: none",
             show_default=False,
         ),
     ] = None,
@@ -71,7 +71,7 @@ def trigger(
 ) -> None:
     """Start a run of a DAG. With --wait: show its tasks until it ends, and the log of the one that failed."""
     from astro_cli.errors import Interrupted
-    from astro_cli.runs import connect, failure_of, follow_run, parse_conf, parse_date, start_run
+    from astro_cli.runs import connect, failure_of, follow_run, parse_conf, parse_date, start_run, unrun
 
     app = obj(ctx)
     console = app.console
@@ -101,6 +101,8 @@ def trigger(
         assert progress is not None
         if progress.run.state == "failed":
             raise failure_of(api, progress)
+        if nothing := unrun(progress):
+            console.warn(nothing)
         console.result(
             {"run": asdict(progress.run), "tasks": [asdict(task) for task in progress.tasks]},
             lambda: console.line(
