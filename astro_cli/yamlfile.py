@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 100_000  # counted after aliases are expanded, so an alias bomb ends here
 MAX_DEPTH = 50
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 Scalar: TypeAlias = "bool | int | float | str | None"
 Plain: TypeAlias = "Scalar | list[Plain] | dict[str, Plain]"
@@ -238,6 +239,8 @@ def parse(text: str, *, name: str) -> Node:
         mark = exc.problem_mark or exc.context_mark
         line = f":{mark.line + 1}" if mark else ""
         reason = " ".join(part for part in (exc.problem, exc.context) if part)
+        if "maximum nesting depth" in reason:  # the parser's own bound, which it reaches before we see an event
+            raise ProjectError(f"{name}{line}: {_TOO_DEEP}") from exc
         raise ProjectError(f"{name}{line}: not valid YAML: {reason}") from exc
     except yaml.YAMLError as exc:
         raise ProjectError(f"{name}: not valid YAML: contains a control character") from exc
@@ -356,7 +359,7 @@ class _Composer:
     def count(self, event: _Untyped, depth: int, size: int) -> None:
         """Refuse what would grow beyond the bounds with `size` more values down to level `depth`."""
         if depth > MAX_DEPTH:
-            raise self.error(event, f"nested deeper than {MAX_DEPTH} levels")
+            raise self.error(event, _TOO_DEEP)
         self.nodes += size
         if self.nodes > MAX_NODES:
             raise self.error(event, f"more than {MAX_NODES} values")
