@@ -39,6 +39,7 @@ CLASSPATH = "astro_bundle.AstroDagBundle"
 BUNDLE = "dags"
 STORAGE = "/tmp/astro-dags"  # noqa: S108 - of a container, which unpacks its versions there
 LOOK_SECONDS = 2
+HUB_API = "registry-1.docker.io"
 KEEP = "keep.json"
 """In the volume: the versions and tags that releases need, for `inside/janitor.py`."""
 _EMPTY = b"{}"
@@ -262,6 +263,19 @@ def bundle_environment(tag: str, **source: str) -> dict[str, str]:
         # Otherwise a DAG that was read within the last half minute is not written again.
         "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
     }
+
+
+def registry_source(repository: str, *, credentials: str = "", ca: str = "") -> dict[str, str]:
+    """The `source` of `bundle_environment` for versions in a repository (`HOST/NAME`) of a registry.
+
+    Args:
+        credentials: file in the containers with the login, as `inside/astro_bundle.py` reads it.
+        ca: file in the containers with the authority of the registry's certificate.
+    """
+    host, _, name = repository.partition("/")
+    url = f"https://{HUB_API if host == 'docker.io' else host}"
+    files = {"credentials": credentials, "ca": ca}
+    return {"url": url, "repository": name, **{option: file for option, file in files.items() if file}}
 
 
 def _published(manifest: bytes) -> Published:

@@ -195,12 +195,13 @@ class Manifest:
 
 
 class Registry:
-    """One registry. HTTPS with the system's certificates and those of SSL_CERT_FILE; plain HTTP on loopback alone.
+    """One registry. HTTPS with the system's certificates, or those of SSL_CERT_FILE; plain HTTP on loopback alone.
 
     Whatever it refuses, and every failure to reach it, is a `TargetError` with the registry's own words.
 
     Args:
         host: `ADDRESS[:PORT]`.
+        authority: PEM text of an authority to trust besides.
         clock: paces the tries.
     """
 
@@ -210,6 +211,7 @@ class Registry:
         credentials: Credentials | None,
         *,
         environ: Mapping[str, str],
+        authority: str = "",
         clock: Clock = time,
     ) -> None:
         self.host = host
@@ -218,7 +220,10 @@ class Registry:
         local = _is_loopback(host)
         api = _HUB_API if host == "docker.io" else host
         self._client = httpx.Client(
-            verify=_trust(environ), timeout=_TIMES, trust_env=not local, headers={"User-Agent": "astro"}
+            verify=_trust(environ, authority),
+            timeout=_TIMES,
+            trust_env=not local,
+            headers={"User-Agent": "astro"},
         )
         self._url = f"https://{api}"
         if local and not self._speaks_tls():
@@ -422,7 +427,7 @@ class Registry:
         )
 
 
-def _trust(environ: Mapping[str, str]) -> ssl.SSLContext:
+def _trust(environ: Mapping[str, str], authority: str) -> ssl.SSLContext:
     named = environ.get("SSL_CERT_FILE")
     try:
         context = ssl.create_default_context(cafile=named or None)
@@ -434,6 +439,11 @@ def _trust(environ: Mapping[str, str]) -> ssl.SSLContext:
         import certifi
 
         context.load_verify_locations(certifi.where())
+    try:
+        if authority:
+            context.load_verify_locations(cadata=authority)
+    except ssl.SSLError as exc:
+        raise UsageError(f"the registry's authority is no certificate in PEM: {exc}") from exc
     return context
 
 
