@@ -148,6 +148,14 @@ def broker_environment(secrets: Mapping[str, str]) -> dict[str, str]:
     return {"AIRFLOW__CELERY__BROKER_URL": f"redis://:{secrets[BROKER]}@{BROKER}:{BROKER_PORT}/0"}
 
 
+def broker_config(password: str) -> str:
+    """The broker's own configuration: what waits to be run outlives a restart, in `/data`."""
+    return (
+        f"bind 0.0.0.0\nport {BROKER_PORT}\nrequirepass {password}\n"
+        'dir /data\nappendonly yes\nsave ""\nmaxmemory-policy noeviction\n'
+    )
+
+
 EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
 PARALLELISM = "AIRFLOW__CORE__PARALLELISM"
 ONE_AT_A_TIME = "SequentialExecutor"
@@ -161,14 +169,41 @@ ADMIN = "admin"
 """The user that a deployment begins with, unless it brings an auth manager of its own."""
 
 
+LOG_SERVER_PORT = 8793
+"""Airflow's own, for task logs that lie on another machine than the api-server."""
+LOG_HOST = "ASTRO_LOG_HOST"
+"""Variable with the name by which the api-server reaches the logs of what runs on the same node."""
+
+
+def many_nodes_environment(log_host: str) -> dict[str, str]:
+    """What is different where the services of a deployment are spread over machines.
+
+    Args:
+        log_host: see `LOG_HOST`; may be a template that the engine fills in.
+    """
+    return {
+        LOG_HOST: log_host,
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "astro_node.log_host",
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(LOG_SERVER_PORT),
+        # An api-server whose machine is lost is back within a minute, which tasks elsewhere must survive.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+    }
+
+
 def deployed_environment(
-    *, instance_name: str, base_url: str, parallelism: int, user: Mapping[str, str]
+    *,
+    instance_name: str,
+    base_url: str,
+    parallelism: int,
+    user: Mapping[str, str],
+    shape: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Airflow's configuration for a deployment: a real login, nothing shown that need not be.
 
     Args:
         base_url: the address in the user's browser.
         user: the deployment's own variables, which win over these except for `RESERVED`.
+        shape: what its executor and its machines make different.
     """
     own = {
         "AIRFLOW_HOME": HOME,
@@ -199,6 +234,7 @@ def deployed_environment(
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": "/tmp/astro-login.json",  # noqa: S108 - the container's
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
         }
+    own |= shape or {}
     return own | {name: value for name, value in user.items() if name not in RESERVED}
 
 

@@ -28,7 +28,6 @@ READ_SECONDS = 20.0
 POLL_SECONDS = 1.0
 LAST_LINES = 15
 BARRIER = stack.API_SERVER
-OTHERS = tuple(service.name for service in stack.airflow_services() if service.name != BARRIER)
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
 
@@ -391,7 +390,7 @@ class Deployer:
         lock.step("start", release=str(release.id))
         self._target.ensure_base(release, secrets, self._report, lock)
         self._report.step("start the services")
-        self._target.roll(release, [BARRIER, *OTHERS], lock, options.wait)
+        self._target.roll(release, services_of(release), lock, options.wait)
         self._report.step("verify")
         self._verify(release, lock)
 
@@ -486,8 +485,9 @@ class Deployer:
             self._target.roll(release, [BARRIER], lock, options.wait)
             self._report.step("the API answers as the new release")
             self._wait_for_api(release, lock)
-            self._report.step(f"roll: {', '.join(OTHERS)}")
-            self._target.roll(release, OTHERS, lock, options.wait)
+            others = services_of(release)[1:]
+            self._report.step(f"roll: {', '.join(others)}")
+            self._target.roll(release, others, lock, options.wait)
             self._report.step("verify")
             self._verify(release, lock)
         except (AstroError, KeyboardInterrupt) as exc:
@@ -611,7 +611,7 @@ class Deployer:
                 self._target.ensure_base(previous, secrets, self._report, lock)
                 if backup and self._target.database_heads(previous) != previous.heads:
                     self._restore(previous, backup, lock)
-                self._target.roll(previous, [BARRIER, *OTHERS], lock, options.wait)
+                self._target.roll(previous, services_of(previous), lock, options.wait)
                 after = f"release {previous.id} runs again"
         except (AstroError, KeyboardInterrupt) as exc:
             raise StrandedError(
@@ -666,9 +666,14 @@ class Deployer:
         return self._deployment.publish.base_url
 
 
+def services_of(release: Release) -> tuple[str, ...]:
+    """The names of all that a release replaces, `BARRIER` first."""
+    return tuple(service.name for service in stack.services_of(release))
+
+
 def _secrets_of(goal: Release, current: Release) -> dict[str, str]:
     """The user's secrets of `goal`; keys, login and database are the deployment's, whatever its release."""
-    kept = {role: name for role, name in current.secrets.items() if role != stack.USER}
+    kept = {role: name for role, name in {**goal.secrets, **current.secrets}.items() if role != stack.USER}
     return kept | {role: name for role, name in goal.secrets.items() if role == stack.USER}
 
 

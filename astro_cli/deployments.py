@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,17 +12,20 @@ from astro_cli.airflow import RESERVED
 from astro_cli.errors import UsageError
 from astro_cli.services import SERVICES
 from astro_cli.settings import PROJECT_FILE
+from astro_cli.workers import WorkerGroup, parse_workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-HOST = "host"
-EXECUTORS = {HOST: ("local",)}
+HOST, SWARM = "host", "swarm"
+LOCAL, CELERY = "local", "celery"
+EXECUTORS = {HOST: (LOCAL, CELERY), SWARM: (CELERY, LOCAL)}
 """The executors that each kind of target has, its default first."""
 TARGETS = tuple(EXECUTORS)
 AIRFLOW_SERVICES = tuple(service.name for service in SERVICES if service.name != "postgres")
 BUNDLED = "bundled"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what a port is published on, said in the user's words
 SECRET = "secret:"  # noqa: S105 - the mark in front of a secret's name
 NAME_RULE = "up to 24 lower-case letters, digits and -, starting with a letter"
 
@@ -42,12 +45,14 @@ class Host:
         address: what `ssh` calls it, with the user; empty for a socket.
         port: of its sshd, or None for what the user's `ssh` says.
         socket: the engine's socket on this machine; empty over SSH.
+        private: IP address at which the other hosts reach it; empty for the one at which `ssh` did.
     """
 
     url: str
     address: str = ""
     port: int | None = None
     socket: str = ""
+    private: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Publish:
     @property
     def base_url(self) -> str:
         """The address that Airflow takes for its own."""
-        host = "localhost" if self.bind in ("127.0.0.1", "0.0.0.0", "::") else self.bind  # noqa: S104
+        host = "localhost" if self.bind in ("127.0.0.1", EVERYWHERE, "::") else self.bind
         return self.url or f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
 
 
@@ -87,6 +92,8 @@ class Deployment:
         hosts: where its engine is reached, the first one that answers.
         ssh_config: file for `ssh -F`; empty for the user's own.
         registry: repository to push to; empty when images travel through the connection.
+        registry_authority: PEM file with the authority that signed the registry's certificate, for containers.
+        workers: groups of Celery workers; none with another executor.
         replicas: how many of a service, where it is not one.
         parallelism: tasks that run at once on each scheduler.
         drain: seconds in which running tasks may finish when their scheduler is replaced.
@@ -105,7 +112,9 @@ class Deployment:
     identity: str = ""
     ssh_config: str = ""
     registry: str = ""
+    registry_authority: str = ""
     executor: str = EXECUTORS[HOST][0]
+    workers: tuple[WorkerGroup, ...] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
     resources: Mapping[str, Resources] = field(default_factory=dict)
     parallelism: int = 16
@@ -138,6 +147,9 @@ class Deployment:
         """What a release is made from: no address, no credentials, only names of secrets. Plain JSON data."""
         return {
             "executor": self.executor,
+            **({"target": self.target} if self.target != HOST else {}),
+            **({"registry": self.registry} if self.target == SWARM else {}),
+            **({"workers": {group.name: _plain(group) for group in self.workers}} if self.workers else {}),
             "replicas": {name: self.replicas.get(name, 1) for name in AIRFLOW_SERVICES},
             "resources": {name: [each.memory, each.cpus] for name, each in sorted(self.resources.items())},
             "parallelism": self.parallelism,
@@ -227,8 +239,15 @@ _FIELDS = (
     "gates",
 )
 _SSH_FIELDS = ("identity", "ssh_config")
-_OWN_FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {HOST: (("host",), _SSH_FIELDS)}
+_OWN_FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    HOST: (("host",), (*_SSH_FIELDS, "workers")),
+    SWARM: (("hosts", "registry"), (*_SSH_FIELDS, "workers", "registry_authority")),
+}
 """What only one kind of target has: the fields that it needs, and those that it may have."""
+
+
+def _plain(group: WorkerGroup) -> dict[str, Any]:
+    return {"count": group.count, "concurrency": group.concurrency, "queues": list(group.queues)}
 
 
 def _deployment(name: str, node: yamlfile.Node) -> Deployment:
@@ -238,10 +257,18 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     required, optional = _OWN_FIELDS[target]
     fields = node.mapping(required=required, optional=(*optional, *_FIELDS))
     values: dict[str, Any] = {
-        key: fields[key].string() for key in (*_SSH_FIELDS, "secret_file") if key in fields
+        key: fields[key].string()
+        for key in (*_SSH_FIELDS, "secret_file", "registry_authority")
+        if key in fields
     }
+    hosts = _hosts(fields["hosts"]) if "hosts" in fields else (_host(fields["host"]),)
+    values["executor"] = EXECUTORS[target][0]
     if "executor" in fields:
         values["executor"] = fields["executor"].choice(*EXECUTORS[target])
+    if values["executor"] == CELERY:
+        values["workers"] = parse_workers(fields.get("workers"), count=len(hosts))
+    elif "workers" in fields:
+        raise fields["workers"].error(f"workers need `executor: {CELERY}`")
     if "registry" in fields:
         values["registry"] = _registry(fields["registry"])
     if "replicas" in fields:
@@ -263,7 +290,9 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     if "database" in fields:
         values["database"] = _database(fields["database"])
     if "publish" in fields:
-        values["publish"] = _publish(fields["publish"])
+        values["publish"] = _publish(fields["publish"], EVERYWHERE if target == SWARM else "")
+    elif target == SWARM:
+        values["publish"] = Publish(bind=EVERYWHERE)
     if "retention" in fields:
         kept = fields["retention"].mapping(optional=("releases", "logs", "history"))
         if "releases" in kept:
@@ -275,7 +304,26 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     both = set(values.get("env", ())) & set(values.get("secrets", ()))
     if both:
         raise fields["env"].error(f"{sorted(both)[0]} is both in env and in secrets")
-    return Deployment(name=name, target=target, hosts=(_host(fields["host"]),), **values)
+    return Deployment(name=name, target=target, hosts=hosts, **values)
+
+
+def _hosts(node: yamlfile.Node) -> tuple[Host, ...]:
+    found: list[Host] = []
+    for item in node.items():
+        fields = {"url": item}
+        if isinstance(item.value, dict):
+            fields = item.mapping(required=("url",), optional=("private",))
+        host = _host(fields["url"])
+        if host.url in {each.url for each in found}:
+            raise item.error(f"{host.url} is named twice")
+        if "private" in fields:
+            host = replace(host, private=_ip_address(fields["private"]))
+        found.append(host)
+    if not found:
+        raise node.error(
+            f"{node.path} must name a host", hint="for example [ssh://deploy@vm1, ssh://deploy@vm2]"
+        )
+    return tuple(found)
 
 
 def _host(node: yamlfile.Node) -> Host:
@@ -370,7 +418,12 @@ def _database(node: yamlfile.Node) -> str:
     )
 
 
-def _publish(node: yamlfile.Node) -> Publish:
+def _publish(node: yamlfile.Node, only: str) -> Publish:
+    """Read `publish`.
+
+    Args:
+        only: the one address that it can be bound to; empty where it can be any.
+    """
     fields = node.mapping(optional=("port", "bind", "certificate", "url"))
     values: dict[str, Any] = {key: fields[key].string() for key in ("bind", "certificate") if key in fields}
     if "port" in fields:
@@ -380,12 +433,21 @@ def _publish(node: yamlfile.Node) -> Publish:
         if urlsplit(values["url"]).scheme not in ("http", "https"):
             raise fields["url"].error(f"{fields['url'].path} must begin with http:// or https://")
     if "bind" in values:
-        import ipaddress
-
-        try:
-            ipaddress.ip_address(values["bind"])
-        except ValueError as exc:
+        _ip_address(fields["bind"], hint=f"{EVERYWHERE} for every address")
+        if only and values["bind"] != only:
             raise fields["bind"].error(
-                f"{fields['bind'].path} must be an IP address of the host", hint="0.0.0.0 for every address"
-            ) from exc
-    return Publish(**values)
+                f"{fields['bind'].path} must be {only}: an engine cannot bind the port of a service to one address",
+                hint="leave it out, and let the firewall of the hosts decide who may connect",
+            )
+    return Publish(**{"bind": only, **values} if only else values)
+
+
+def _ip_address(node: yamlfile.Node, hint: str | None = None) -> str:
+    import ipaddress
+
+    text = node.string()
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as exc:
+        raise node.error(f"{node.path} must be an IP address of the host", hint=hint) from exc
+    return text

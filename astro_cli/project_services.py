@@ -48,6 +48,9 @@ NAMES_TAKEN = {
     *ONE_SHOT,
     "airflow",
     "broker",
+    "janitor",
+    "log-server",
+    "proxy",
     "worker",
 }
 """No service of a project can be called so."""

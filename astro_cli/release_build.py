@@ -75,11 +75,14 @@ def build(
     environ: Mapping[str, str],
     image: str | None,
     report: Report,
+    *,
+    broker: bool = False,
 ) -> Built:
     """The project's image, whole: built if anything in it has changed.
 
     Args:
         image: a ready one on this machine's engine, instead of building.
+        broker: whether Celery's broker stands beside it.
     """
     builder = ImageBuilder(engine.reader, lambda: engine.api, environ, settings)
     options = PrepareOptions(image_name=image, whole=True)
@@ -93,7 +96,7 @@ def build(
         content=made.reference.removeprefix("sha256:") if image else marks[labels.INPUTS_HASH],
         airflow_version=made.airflow_version,
         heads=marks.get(labels.MIGRATION_HEADS, ""),
-        companions=builder.companions(made.airflow_version, report),
+        companions=builder.companions(made.airflow_version, report, broker=broker),
         files={} if image else dag_files(project.root),
         environment={} if image else environment_files(project.root),
         dags=pack_image(engine.api, made.reference, project.root, revision=revision.commit),

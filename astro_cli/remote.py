@@ -148,7 +148,8 @@ class Remote:
     def build(self, image: str | None, report: Report) -> Built:
         """The project's image, and what it is made of."""
         app = self._app
-        return build(app.project, app.docker, app.settings, app.environ, image, report)
+        broker = bool(self.deployment.workers)
+        return build(app.project, app.docker, app.settings, app.environ, image, report, broker=broker)
 
     @contextmanager
     def target(self) -> Iterator[SwarmTarget]:

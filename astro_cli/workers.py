@@ -1,4 +1,4 @@
-"""The Celery workers of a sandbox: groups of like containers, as the project's file and the terminal say."""
+"""Celery workers: groups of like containers, as the project's file and the terminal say."""
 
 from __future__ import annotations
 
@@ -84,7 +84,25 @@ def declared(root: Path) -> dict[str, Node]:
     """
     path = root / PROJECT_FILE
     section = yamlfile.load(path, name=str(PROJECT_FILE)).entries().get("workers") if path.exists() else None
-    groups = section.entries() if section is not None else {}
+    return _named(section) if section is not None else {}
+
+
+def parse_workers(section: Node | None, *, count: int) -> tuple[WorkerGroup, ...]:
+    """The groups of a deployment, by the section `workers` of its configuration.
+
+    Args:
+        count: workers of a group that does not say how many.
+
+    Raises:
+        ProjectError: the section is not valid.
+    """
+    groups: Mapping[str, Node | None] = _named(section) if section is not None else {}
+    groups = groups or {DEFAULT_GROUP: None}
+    return tuple(_group(name, node, None, count) for name, node in groups.items())
+
+
+def _named(section: Node) -> dict[str, Node]:
+    groups = section.entries()
     for name, node in groups.items():
         if not _NAME.fullmatch(name):
             raise node.error(
@@ -92,7 +110,7 @@ def declared(root: Path) -> dict[str, Node]:
                 hint="use up to 31 small letters, digits and -, first a letter",
             )
         if name != DEFAULT_GROUP and name in NAMES_TAKEN:
-            raise node.error(f'"{name}" is the name of one of the sandbox\'s services', hint="choose another")
+            raise node.error(f'"{name}" is the name of one of astro\'s services', hint="choose another")
     return groups
 
 

@@ -110,8 +110,8 @@ def test_the_file_has_groups_with_queues_and_its_count_wins_over_the_last_one(ro
     [
         ("workers: 3\n", "mapping"),
         ("workers: {Worker: {}}\n", "cannot name a group"),
-        ("workers: {scheduler: {}}\n", "one of the sandbox's services"),
-        ("workers: {broker: {}}\n", "one of the sandbox's services"),
+        ("workers: {scheduler: {}}\n", "one of astro's services"),
+        ("workers: {broker: {}}\n", "one of astro's services"),
         ("workers: {worker: {conut: 2}}\n", "conut"),
         ("workers: {worker: {count: 0}}\n", "at least 1"),
         ("workers: {worker: {count: 33}}\n", "at most 32"),

@@ -137,8 +137,6 @@ def _plan_data(plan: Plan) -> dict[str, object]:
 
 
 def _show_plan(console: Console, plan: Plan) -> None:
-    from astro_cli.deployment import BARRIER, OTHERS
-
     if plan.nothing:
         console.line(f"nothing would change: release {plan.current} runs this already")
         return
@@ -154,4 +152,4 @@ def _show_plan(console: Console, plan: Plan) -> None:
     if plan.migration:
         console.line("  database       is backed up, then migrated")
     if plan.image or plan.settings or plan.secrets:
-        console.line(f"  restarts       {', '.join((BARRIER, *OTHERS))}")
+        console.line("  restarts       every service of Airflow")

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from astro_cli.deploy.ssh import SshConnection
 from astro_cli.deploy.swarm import SwarmTarget
+from astro_cli.deployments import SWARM
 from astro_cli.errors import EngineError, TargetError
 from astro_cli.runtime.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.stack import Names
     from astro_cli.deployments import Deployment
     from astro_cli.runtime.docker_api import DockerApi
@@ -31,12 +33,32 @@ def open_target(
     Raises:
         TargetError: it cannot be reached, or its engine cannot be used.
     """
+    if deployment.target == SWARM:
+        yield from _cluster(deployment, names, environ, local)
+        return
     (host,) = deployment.hosts
     if host.socket:
         yield _target(deployment, names, f"unix://{host.socket}", None, environ, local)
         return
     with SshConnection(host, deployment, environ) as ssh:
         yield _target(deployment, names, f"unix://{ssh.socket}", ssh, environ, local)
+
+
+def _cluster(
+    deployment: Deployment, names: Names, environ: Mapping[str, str], local: Callable[[], DockerApi]
+) -> Iterator[SwarmTarget]:
+    from astro_cli.deploy.push import engine_login
+    from astro_cli.deploy.registry import find_credentials, parse_repository
+    from astro_cli.deploy.swarm_cluster import ClusterTarget
+    from astro_cli.deploy.swarm_nodes import Nodes
+
+    credentials = find_credentials(parse_repository(deployment.registry).host, environ)
+
+    def push(image_id: str, tags: Sequence[str], report: Report) -> str:
+        return _push(deployment, image_id, tags, credentials, local(), report)
+
+    with Nodes(deployment, environ, engine_login(credentials)) as nodes:
+        yield ClusterTarget(nodes, names, deployment, environ, credentials, push)
 
 
 def _target(
@@ -47,6 +69,7 @@ def _target(
     environ: Mapping[str, str],
     local: Callable[[], DockerApi],
 ) -> SwarmTarget:
+    from astro_cli.deploy.swarm_api import SwarmApi
     from astro_cli.runtime.docker_api import DockerApi
 
     endpoint = Endpoint(url, f"the deployment `{deployment.name}`")
@@ -71,7 +94,7 @@ def _target(
 
         return transfer(local(), image_id, api, ssh, names.prefix, report)
 
-    target = SwarmTarget(api, endpoint, names, deployment, bring)
+    target = SwarmTarget(SwarmApi(api, deployment.where), endpoint, names, deployment, bring)
     return target
 
 
@@ -85,14 +108,25 @@ def _through_registry(
     report: Report,
 ) -> str:
     """Push an image, and have the target pull it by digest."""
-    from astro_cli.deploy.push import push
     from astro_cli.deploy.registry import find_credentials
 
-    repository = deployment.registry
-    credentials = find_credentials(repository.partition("/")[0], environ)
-    report.step(f"push to {repository}")
-    reference = push(local, image_id, repository, tags, credentials, report)
+    credentials = find_credentials(deployment.registry.partition("/")[0], environ)
+    reference = _push(deployment, image_id, tags, credentials, local, report)
     if not target.has_image(reference):
         report.step("pull on the host")
         target.pull(reference, credentials)
     return reference
+
+
+def _push(
+    deployment: Deployment,
+    image_id: str,
+    tags: Sequence[str],
+    credentials: Credentials | None,
+    local: DockerApi,
+    report: Report,
+) -> str:
+    from astro_cli.deploy.push import push
+
+    report.step(f"push to {deployment.registry}")
+    return push(local, image_id, deployment.registry, tags, credentials, report)

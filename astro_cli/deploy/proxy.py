@@ -21,6 +21,7 @@ INSIDE_PORT = 8081
 """Plain HTTP for the deployment's own network; never published."""
 USER_ID = 13
 FOLDER = "/run/astro"
+CERTIFICATE_FILE = f"{FOLDER}/tls.pem"
 
 CONFIGURATION = """\
 global
@@ -69,6 +70,13 @@ backend api
 """
 
 
+def proxy_text(*, with_certificate: bool) -> str:
+    """The proxy's configuration."""
+    tls = f" ssl crt {CERTIFICATE_FILE} alpn h2,http/1.1" if with_certificate else ""
+    scheme = "https" if with_certificate else "http"
+    return CONFIGURATION.format(port=PORT, inside=INSIDE_PORT, api=API_PORT, tls=tls, scheme=scheme)
+
+
 def proxy_container(image: str, publish: Mapping[str, Any], certificate: str) -> ContainerSpec:
     """The container of the proxy.
 
@@ -77,13 +85,10 @@ def proxy_container(image: str, publish: Mapping[str, Any], certificate: str) ->
         publish: the deployment's port and address.
         certificate: PEM text with chain and key, or empty for plain HTTP.
     """
-    tls = f" ssl crt {FOLDER}/tls.pem alpn h2,http/1.1" if certificate else ""
-    text = CONFIGURATION.format(
-        port=PORT, inside=INSIDE_PORT, api=API_PORT, tls=tls, scheme="https" if certificate else "http"
-    )
+    text = proxy_text(with_certificate=bool(certificate))
     files = [PrivateFile(f"{FOLDER}/haproxy.cfg", text, USER_ID)]
     if certificate:
-        files.append(PrivateFile(f"{FOLDER}/tls.pem", certificate, USER_ID))
+        files.append(PrivateFile(CERTIFICATE_FILE, certificate, USER_ID))
     return ContainerSpec(
         name=PROXY,
         image=image,

@@ -86,7 +86,7 @@ def push(
         TargetError: the registry cannot be reached or refuses, in its own words.
     """
     host = parse_repository(repository).host
-    login = _login(credentials)
+    login = engine_login(credentials)
     digest = ""
     for tag in tags:
         reference = f"{repository}:{tag}"
@@ -98,7 +98,8 @@ def push(
     return f"{repository}:{tags[0]}@{digest}"
 
 
-def _login(credentials: Credentials | None) -> dict[str, str] | None:
+def engine_login(credentials: Credentials | None) -> dict[str, str] | None:
+    """A login in the words of engines; None for none."""
     if credentials is None:
         return None
     if credentials.username == IDENTITY_TOKEN:

@@ -90,6 +90,8 @@ class SshConnection:
         self._identity = ""
         self.socket = Path()
         """The host's engine, on this machine."""
+        self.host_address = ""
+        """The IP address at which the host was reached, as itself sees it."""
 
     def __enter__(self) -> SshConnection:
         _remove_leftovers()
@@ -204,13 +206,14 @@ class SshConnection:
             [
                 *self._argv(),
                 self._host.address,
-                "echo ${DOCKER_HOST:-unix:///var/run/docker.sock}",
+                "echo ${DOCKER_HOST:-unix:///var/run/docker.sock} $SSH_CONNECTION",
             ],
             env=self._env(),
         )
-        address = done.lines[-1].strip() if done.lines else ""
+        address, *connection = done.lines[-1].split() if done.lines else [""]
         if done.code or not address.startswith("unix://"):
             raise self._error(done.output)
+        self.host_address = connection[2] if len(connection) > 2 else ""
         return address.removeprefix("unix://")
 
     def _argv(self) -> list[str]:

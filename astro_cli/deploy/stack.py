@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
-from astro_cli.deploy.dag_bundle import bundle_environment
+from astro_cli.deploy.dag_bundle import bundle_environment, registry_source
+from astro_cli.deploy.proxy import CERTIFICATE_FILE, PROXY
+from astro_cli.deploy.proxy import FOLDER as PROXY_FOLDER
+from astro_cli.deploy.proxy import PORT as PROXY_PORT
+from astro_cli.deploy.proxy import USER_ID as PROXY_UID
+from astro_cli.deployments import BUNDLED, CELERY, SWARM
 from astro_cli.services import SERVICES, ServiceSpec
 
 if TYPE_CHECKING:
@@ -29,6 +34,8 @@ DAGS_FOLDER = "/run/astro/dags"
 """Where containers see the published versions of the DAGs."""
 TMP_BYTES = 256 * 1024**2
 SECRET_FOLDER = "/run/secrets/astro"  # noqa: S105 - a folder
+SPREAD = "node.labels.zone"
+"""Copies of a service are in different zones, where nodes are labelled so; on different nodes they are anyway."""
 LOG_DRIVER = {"Name": "json-file", "Options": {"max-size": "10m", "max-file": "3"}}
 
 # Roles of secrets. Each is one file in the containers that need it.
@@ -44,13 +51,29 @@ PASSWORD = "database"  # noqa: S105 - a role
 """The bundled database's password."""
 ADDRESS = "address"
 """The database's address for Postgres' own programs, and its password in a second line."""
+BROKER = "broker"
+"""JSON: how Celery reaches its broker."""
+BROKER_CONFIG = "broker-config"
+"""The broker's own configuration, which has its password."""
+REGISTRY = "registry"
+"""JSON: the login with which services fetch the DAGs."""
+AUTHORITY = "authority"
+"""PEM: who signed the registry's certificate."""
+CERTIFICATE = "certificate"
+"""PEM: chain and key of the web UI's address, where the proxy is a service."""
 
 _AIRFLOW_SECRETS = {
     KEYS: f"{SECRET_FOLDER}/keys.json",
     CONNECTION: f"{SECRET_FOLDER}/connection.json",
     USER: f"{SECRET_FOLDER}/user.json",
     LOGIN: f"{SECRET_FOLDER}/login",
+    BROKER: f"{SECRET_FOLDER}/broker.json",
+    REGISTRY: f"{SECRET_FOLDER}/registry",
+    AUTHORITY: f"{SECRET_FOLDER}/authority",
 }
+WORKER_READY = "/run/astro/status.json"
+LOG_HOST = "logs-{{.Node.Hostname}}"
+"""On each node the log server has this name; the engine fills the template in."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +108,47 @@ JANITOR = ServiceSpec("janitor", "janitor", read_only=True)
 """Only deployments have it: removes old logs and history (`inside/janitor.py`)."""
 
 
+LOG_SERVER = ServiceSpec("log-server", "log-server", read_only=True)
+"""On each of several nodes (`inside/log_server.py`); also the place from which astro looks into a deployment."""
+WORKER = "worker"
+
+
+def is_spread(release: Release) -> bool:
+    """Whether the services of a release are on several nodes, which share neither volumes nor a loopback."""
+    return bool(release.configuration.get("target") == SWARM)
+
+
+def has_workers(release: Release) -> bool:
+    """Whether Celery's workers run the tasks of a release."""
+    return bool(release.configuration["executor"] == CELERY)
+
+
+def data_label(names: Names) -> str:
+    """The label of the node on which a deployment's database, broker and backups are."""
+    return f"astro.data.{names.prefix}"
+
+
+def services_of(release: Release) -> tuple[ServiceSpec, ...]:
+    """All that a release replaces: the barrier of all others first, the workers last."""
+    api_server, *others = (row for row in airflow_services() if is_part_of(row, release))
+    groups = release.configuration.get("workers", {})
+    return (
+        api_server,
+        *((LOG_SERVER,) if is_spread(release) else ()),
+        *others,
+        *(ServiceSpec(name, WORKER, _worker_command(group)) for name, group in groups.items()),
+    )
+
+
+def _worker_command(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Nobody asks the workers to know each other; their logs lie where somebody else serves them."""
+    queues = ("--queues", ",".join(group["queues"])) if group["queues"] else ()
+    return (
+        *("celery", "worker", "--concurrency", str(group["concurrency"]), *queues),
+        *("--skip-serve-logs", "--without-mingle", "--without-gossip"),
+    )
+
+
 def airflow_services() -> tuple[ServiceSpec, ...]:
     """The rows of the table that a release replaces, the barrier of all others first."""
     return (*(service for service in SERVICES if service.name != POSTGRES), JANITOR)
@@ -99,22 +163,38 @@ def airflow_environment(names: Names, release: Release) -> dict[str, str]:
     """Plain variables of every Airflow process of a release."""
     configuration = release.configuration
     publish = configuration["publish"]
+    celery = airflow.celery_environment() if has_workers(release) else {}
+    spread = airflow.many_nodes_environment(LOG_HOST) if is_spread(release) else {}
+    reserved = airflow.CELERY_RESERVED if has_workers(release) else ()
     return {
         **airflow.deployed_environment(
             instance_name=f"{names.project_name} {names.deployment}",
             base_url=publish["base_url"],
             parallelism=configuration["parallelism"],
-            user=configuration["env"],
+            user={name: value for name, value in configuration["env"].items() if name not in reserved},
+            shape={**celery, **spread},
         ),
-        **bundle_environment(dags_tag(release), folder=DAGS_FOLDER),
+        **bundle_environment(dags_tag(names, release), **dags_source(release)),
         "ASTRO_DEPLOYMENT": names.prefix,
         "ASTRO_RELEASE": str(release.serving),
     }
 
 
-def dags_tag(release: Release) -> str:
+def dags_tag(names: Names, release: Release) -> str:
     """Names the version of the DAGs that the services of a release take."""
-    return f"release-{release.serving}"
+    # Several deployments may share a repository.
+    return f"dags-{names.prefix}-{release.serving}" if is_spread(release) else f"release-{release.serving}"
+
+
+def dags_source(release: Release) -> dict[str, str]:
+    """Where the services of a release find the versions of the DAGs; see `bundle_environment`."""
+    if not is_spread(release):
+        return {"folder": DAGS_FOLDER}
+    files = {"credentials": REGISTRY, "ca": AUTHORITY}
+    return registry_source(
+        release.configuration["registry"],
+        **{option: _AIRFLOW_SECRETS[role] for option, role in files.items() if role in release.secrets},
+    )
 
 
 def airflow_service(
@@ -128,29 +208,125 @@ def airflow_service(
     configuration = release.configuration
     container = _airflow_container(names, release, ids)
     container["Args"] = [*ENTRY, "run", "airflow", *service.command]
+    keep = configuration.get("retention", {})
+    logs, log_days, history_days = (
+        f"{airflow.HOME}/logs",
+        str(keep.get("logs", 0)),
+        str(keep.get("history", 0)),
+    )
+    if service is LOG_SERVER:
+        program = f"{airflow.DEPLOYED_CODE}/log_server.py"
+        container["Args"] = [*ENTRY, "run", "python3", program, logs, log_days]
+        container["Hostname"] = LOG_HOST
+        container["Healthcheck"] = _health(f"http://127.0.0.1:{airflow.LOG_SERVER_PORT}/docs")
     if service is JANITOR:
-        keep = configuration.get("retention", {})
-        days = (str(keep.get("logs", 0)), str(keep.get("history", 0)))
         program = f"{airflow.DEPLOYED_CODE}/janitor.py"
-        container["Args"] = [*ENTRY, "run", "python3", program, f"{airflow.HOME}/logs", *days, DAGS_FOLDER]
+        rest = ("0", history_days) if is_spread(release) else (log_days, history_days, DAGS_FOLDER)
+        container["Args"] = [*ENTRY, "run", "python3", program, logs, *rest]
         container["Mounts"] = [{**mount, "ReadOnly": False} for mount in container["Mounts"]]
+    replicas = configuration["replicas"].get(service.name, 1)
+    if service.container == WORKER:
+        program = f"{airflow.DEPLOYED_CODE.rpartition('/')[0]}/worker.py"
+        container["Args"] = [
+            *ENTRY,
+            "run",
+            "python3",
+            program,
+            WORKER_READY.rpartition("/")[0],
+            *service.command,
+        ]
+        container["Healthcheck"] = _health_of("test", "-s", WORKER_READY)
+        replicas = configuration["workers"][service.name]["count"]
     if service.name == API_SERVER:
         container["Args"].append("--proxy-headers")
     if service.health:
         container["Healthcheck"] = _health(service.health)
     if service.read_only:
         _make_read_only(container)
-    grace = configuration["drain"] if service.name == "scheduler" else GRACE_SECONDS
-    container["StopGracePeriod"] = grace * SECOND
-    return _service(
+    runs_tasks = service.container == WORKER or (service.name == "scheduler" and not has_workers(release))
+    container["StopGracePeriod"] = (configuration["drain"] if runs_tasks else GRACE_SECONDS) * SECOND
+    made = _service(
         names,
         service.name,
         container,
         release=release,
         order="start-first",
-        replicas=configuration["replicas"].get(service.name, 1),
+        replicas=replicas,
         limits=configuration["resources"].get(service.name),
     )
+    if service is LOG_SERVER:
+        _put_on_each_node(made)
+    elif is_spread(release):
+        made["TaskTemplate"]["Placement"] = {"Preferences": [{"Spread": {"SpreadDescriptor": SPREAD}}]}
+    return made
+
+
+def broker_service(names: Names, release: Release, ids: Mapping[str, str]) -> dict[str, Any]:
+    """The Redis between scheduler and workers."""
+    config = f"{SECRET_FOLDER}/redis.conf"
+    container = {
+        "Image": release.companions[BROKER],
+        "Labels": names.labels,
+        "User": AIRFLOW_USER,
+        "Args": ["redis-server", config],
+        "Mounts": [_volume(names, BROKER, "/data")],
+        "Secrets": [_secret(BROKER_CONFIG, config, release, ids, AIRFLOW_UID)],
+        "CapabilityDrop": ["ALL"],
+        "StopGracePeriod": GRACE_SECONDS * SECOND,
+        # Whoever does not know the password is answered as well.
+        "Healthcheck": _health_of("sh", "-c", "redis-cli ping | grep -q -e PONG -e NOAUTH"),
+    }
+    _make_read_only(container)
+    made = _service(names, BROKER, container, release=None)
+    if release.configuration["database"] == BUNDLED:
+        _put_beside_data(made, names, release)
+    return made
+
+
+def proxy_service(
+    names: Names, release: Release, ids: Mapping[str, str], *, config: tuple[str, str]
+) -> dict[str, Any]:
+    """The proxy on each of several nodes, so that with one of them no entrance is lost.
+
+    Args:
+        config: name and id of the engine's config with its configuration.
+    """
+    container = {
+        "Image": release.companions[PROXY],
+        "Labels": names.labels,
+        "User": f"{PROXY_UID}:{PROXY_UID}",
+        "Configs": [_config(config, f"{PROXY_FOLDER}/haproxy.cfg")],
+        "CapabilityDrop": ["ALL"],
+        "StopGracePeriod": 10 * SECOND,
+    }
+    if CERTIFICATE in release.secrets:
+        container["Secrets"] = [_secret(CERTIFICATE, CERTIFICATE_FILE, release, ids, str(PROXY_UID))]
+    made = _service(names, PROXY, container, release=None)
+    port = {"Protocol": "tcp", "TargetPort": PROXY_PORT, "PublishMode": "host"}
+    made["EndpointSpec"]["Ports"] = [{**port, "PublishedPort": release.configuration["publish"]["port"]}]
+    _put_on_each_node(made)
+    return made
+
+
+def pull_service(names: Names, image: str) -> dict[str, Any]:
+    """Lets every node have an image: a container on each, which does nothing."""
+    container = {"Image": image, "Labels": names.labels, "Command": ["sleep"], "Args": ["infinity"]}
+    made = _job(names, "pull", {**container, "CapabilityDrop": ["ALL"], "StopGracePeriod": 0})
+    del made["TaskTemplate"]["Networks"]
+    _put_on_each_node(made)
+    return made
+
+
+def _put_on_each_node(service: dict[str, Any]) -> None:
+    service["Mode"] = {"Global": {}}
+    if "UpdateConfig" in service:
+        service["UpdateConfig"]["Order"] = "stop-first"
+
+
+def _put_beside_data(service: dict[str, Any], names: Names, release: Release) -> None:
+    """Where its volume is; on a single node that is no question."""
+    if is_spread(release):
+        service["TaskTemplate"]["Placement"] = {"Constraints": [f"node.labels.{data_label(names)}==true"]}
 
 
 def airflow_job(
@@ -170,25 +346,13 @@ def postgres_service(
     Args:
         config: name and id of the engine's config that holds the server's settings.
     """
-    name, config_id = config
     container = {
         "Image": release.companions["postgres"],
         "Labels": names.labels,
         "User": f"{POSTGRES_UID}:{POSTGRES_UID}",
         "Mounts": [_volume(names, "database", "/var/lib/postgresql/data")],
         "Secrets": [_secret(PASSWORD, "/run/astro/password", release, ids, POSTGRES_UID)],
-        "Configs": [
-            {
-                "ConfigID": config_id,
-                "ConfigName": name,
-                "File": {
-                    "Name": "/etc/postgresql/postgresql.conf",
-                    "UID": "0",
-                    "GID": "0",
-                    "Mode": 0o444,
-                },
-            }
-        ],
+        "Configs": [_config(config, "/etc/postgresql/postgresql.conf")],
         "CapabilityDrop": ["ALL"],
         "StopGracePeriod": 60 * SECOND,
         "Healthcheck": {
@@ -200,9 +364,11 @@ def postgres_service(
         },
     }
     _make_read_only(container)
-    return _service(
+    made = _service(
         names, POSTGRES, container, release=None, limits=release.configuration["resources"].get(POSTGRES)
     )
+    _put_beside_data(made, names, release)
+    return made
 
 
 def postgres_job(
@@ -224,7 +390,9 @@ def postgres_job(
         "Secrets": [_secret(ADDRESS, f"{SECRET_FOLDER}/address", release, ids, POSTGRES_UID)],
         "CapabilityDrop": ["ALL"],
     }
-    return _job(names, role, container)
+    made = _job(names, role, container)
+    _put_beside_data(made, names, release)
+    return made
 
 
 def _make_read_only(container: dict[str, Any]) -> None:
@@ -243,7 +411,7 @@ def _airflow_container(names: Names, release: Release, ids: Mapping[str, str]) -
         "User": AIRFLOW_USER,
         "Mounts": [
             _volume(names, "logs", f"{airflow.HOME}/logs"),
-            {**_volume(names, "dags", DAGS_FOLDER), "ReadOnly": True},
+            *([] if is_spread(release) else [{**_volume(names, "dags", DAGS_FOLDER), "ReadOnly": True}]),
         ],
         "Secrets": [
             _secret(role, path, release, ids, AIRFLOW_UID)
@@ -318,9 +486,22 @@ def _secret(role: str, path: str, release: Release, ids: Mapping[str, str], uid:
     }
 
 
-def _health(url: str) -> dict[str, Any]:
+def _config(config: tuple[str, str], path: str) -> dict[str, Any]:
+    name, config_id = config
     return {
-        "Test": ["CMD", *ENTRY, "health", url],
+        "ConfigID": config_id,
+        "ConfigName": name,
+        "File": {"Name": path, "UID": "0", "GID": "0", "Mode": 0o444},
+    }
+
+
+def _health(url: str) -> dict[str, Any]:
+    return _health_of(*ENTRY, "health", url)
+
+
+def _health_of(*command: str) -> dict[str, Any]:
+    return {
+        "Test": ["CMD", *command],
         "Interval": 5 * SECOND,
         "Timeout": 15 * SECOND,
         "Retries": 6,

@@ -16,6 +16,7 @@ from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
 from astro_cli.deploy.swarm_api import SwarmApi, config_text
 from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
+from astro_cli.deployments import CELERY
 from astro_cli.errors import AstroError, TargetError
 from astro_cli.image import images_folder
 from astro_cli.ports import next_free
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from astro_cli.deploy.target import Lock, Secrets, Unfinished
     from astro_cli.deployments import Deployment
     from astro_cli.releases import Release
-    from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.endpoint import Endpoint
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
@@ -61,6 +61,7 @@ _RESTORE = (
     "pg_restore --no-owner --file=- /backups/{name}; }} "
     '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
 )
+_KEPT = {stack.POSTGRES: "metadata database"}
 # A deployment's database keeps what it has confirmed, unlike a sandbox's.
 _POSTGRES_SETTINGS = """
 synchronous_commit = on
@@ -68,6 +69,13 @@ max_connections = 200
 shared_buffers = 128MB
 unix_socket_directories = '/tmp'
 """
+
+
+class NotRunningError(AstroError):
+    """A service that something is wanted of does not run."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"the service {service} does not run", hint="see `astro deployment ps`")
 
 
 class SwarmTarget:
@@ -80,13 +88,13 @@ class SwarmTarget:
 
     def __init__(
         self,
-        api: DockerApi,
+        api: SwarmApi,
         endpoint: Endpoint,
         names: stack.Names,
         deployment: Deployment,
         bring: Callable[[str, Sequence[str], Report], str],
     ) -> None:
-        self.api = SwarmApi(api, deployment.where)
+        self.api = api
         self.names = names
         self._deployment = deployment
         self._endpoint = endpoint
@@ -114,7 +122,7 @@ class SwarmTarget:
             if self._is_mine(service) and service["Spec"]["Labels"].get(labels.KIND) != "job"
         ]
         order = [stack.POSTGRES, *(service.name for service in stack.airflow_services())]
-        rows.sort(key=lambda row: order.index(row.name) if row.name in order else len(order))
+        rows.sort(key=lambda row: (order.index(row.name) if row.name in order else len(order), row.name))
         return State(self._releases(), tuple(rows), swarm_lock.holder(self.api, self.names))
 
     def _releases(self) -> tuple[Release, ...]:
@@ -126,12 +134,13 @@ class SwarmTarget:
     def _service_state(self, service: Mapping[str, Any]) -> ServiceState:
         spec = service["Spec"]
         release = spec["Labels"].get(labels.RELEASE)
-        running, draining, containers, error = 0, 0, [], ""
+        running, draining, containers, nodes, error = 0, 0, [], [], ""
         for task in self.api.tasks(spec["Name"]):
             status, is_new = task["Status"], swarm_tasks.release_of(task) == release
             if status["State"] == "running" and task["DesiredState"] == "running" and is_new:
                 running += 1
                 containers.append(status["ContainerStatus"]["ContainerID"])
+                nodes.append(self._node_name(task))
             elif status["State"] in ("running", "shutdown") and task["DesiredState"] == "shutdown":
                 draining += status["State"] == "running"
             elif is_new and not error:
@@ -139,13 +148,18 @@ class SwarmTarget:
         return ServiceState(
             name=spec["Labels"][labels.SERVICE],
             release=int(release) if release else None,
-            wanted=spec["Mode"]["Replicated"]["Replicas"],
+            wanted=swarm_tasks.wanted(service),
             running=running,
             draining=draining,
             image=spec["TaskTemplate"]["ContainerSpec"]["Image"],
             containers=tuple(containers),
             error=error,
+            nodes=tuple(filter(None, nodes)),
         )
+
+    def _node_name(self, task: Mapping[str, Any]) -> str:  # noqa: ARG002 - see `ClusterTarget`
+        """The node that a task is on; empty where there is only one."""
+        return ""
 
     def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
         """Names whose values differ from what the engine has."""
@@ -161,10 +175,13 @@ class SwarmTarget:
     @contextmanager
     def lock(self, purpose: str, wait: float) -> Iterator[swarm_lock.SwarmLock]:
         """Hold the deployment; the engine becomes a swarm for it if it is none."""
-        self.api.ensure_swarm()
+        self._ensure_swarm()
         with swarm_lock.hold(self.api, self.names, purpose, wait) as held:
             self._held = held
             yield held
+
+    def _ensure_swarm(self) -> None:
+        self.api.ensure_swarm()
 
     def record(self, release: Release) -> None:
         """Append to the list of releases."""
@@ -213,11 +230,14 @@ class SwarmTarget:
     def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
         """Have every secret; the admin gets a password with the first release."""
         own_login = AUTH_MANAGER not in self._deployment.env
-        return self._store.ensure(secrets, login=own_login and first)
+        names, password = self._store.ensure(secrets, login=own_login and first)
+        if self._deployment.executor == CELERY:
+            names |= self._store.ensure_broker()
+        return names, password
 
     def make_keys(self) -> str:
         """See `Target`; the old keys are read where they are in use, since an engine never tells a secret."""
-        running = self._container(stack.API_SERVER)
+        running = self._inside()
         with self.api.reached():
             code, text = self.api.api.output_of(running, ["cat", f"{stack.SECRET_FOLDER}/keys.json"])
         if code:
@@ -235,7 +255,9 @@ class SwarmTarget:
         self._ensure_network()
         if stack.PASSWORD in release.secrets:
             self._ensure_postgres(release, report, lock)
-        self._ensure_proxy(release, secrets.certificate, report)
+        if stack.has_workers(release):
+            self._ensure_kept(stack.broker_service(self.names, release, self._store.ids()), report, lock)
+        self._ensure_proxy(release, secrets.certificate, report, lock)
 
     # DAGs
 
@@ -260,7 +282,7 @@ class SwarmTarget:
         """See `Target`."""
         for service in self.state().services:
             if service.name == "dag-processor" and service.containers:
-                remembered = f"{STORAGE}/{BUNDLE}/current-{stack.dags_tag(release)}"
+                remembered = f"{STORAGE}/{BUNDLE}/current-{stack.dags_tag(self.names, release)}"
                 with self.api.reached():
                     code, output = self.api.api.output_of(service.containers[0], ["cat", remembered])
                 return "" if code else f"sha256:{output.strip()}"
@@ -277,8 +299,11 @@ class SwarmTarget:
                 return int(output) if not code and output.strip().isdecimal() else 0
         return 0
 
+    def _dags_tag(self, release: Release) -> str:
+        return stack.dags_tag(self.names, release)
+
     def _dags(self, release: Release) -> VolumeStore:
-        return VolumeStore(self.api.api, self.names.of("dags"), release.image, stack.dags_tag(release))
+        return VolumeStore(self.api.api, self.names.of("dags"), release.image, self._dags_tag(release))
 
     def _ensure_network(self) -> None:
         found = self._inspect("networks", self.names.prefix)
@@ -294,23 +319,36 @@ class SwarmTarget:
 
     def _ensure_postgres(self, release: Release, report: Report, lock: Lock) -> None:
         settings = (images_folder() / "postgresql.conf").read_text(encoding="utf-8") + _POSTGRES_SETTINGS
-        name = self.names.of(f"postgres-{_short_hash(settings)}")
-        known = self.api.stored("configs", self._label)
-        config_id = known[name]["ID"] if name in known else None
-        if config_id is None:
-            config_id = self.api.store("configs", name, settings, self.names.labels)
-        spec = stack.postgres_service(self.names, release, self._store.ids(), config=(name, str(config_id)))
-        spec["Labels"][labels.CONFIG_HASH] = _short_hash(json.dumps(spec, sort_keys=True))
-        existing = self.api.service(spec["Name"])
-        if (
-            existing is None
-            or existing["Spec"]["Labels"].get(labels.CONFIG_HASH) != spec["Labels"][labels.CONFIG_HASH]
-        ):
-            report.step("start the metadata database")
-            self.api.put_service(spec)
-        self._wait([stack.POSTGRES], None, lock, DATABASE_SECONDS)
+        config = self._config(stack.POSTGRES, settings)
+        self._ensure_kept(
+            stack.postgres_service(self.names, release, self._store.ids(), config=config), report, lock
+        )
 
-    def _ensure_proxy(self, release: Release, certificate: str, report: Report) -> None:
+    def _config(self, what: str, text: str) -> tuple[str, str]:
+        """Name and id of an engine's config that holds `text`."""
+        name = self.names.of(f"{what}-{_short_hash(text)}")
+        known = self.api.stored("configs", self._label)
+        if name in known:
+            return name, str(known[name]["ID"])
+        return name, self.api.store("configs", name, text, self.names.labels)
+
+    def _ensure_kept(self, spec: dict[str, Any], report: Report, lock: Lock) -> None:
+        """Have a service that no release replaces; touched only if it is to be another one."""
+        service = spec["Labels"][labels.SERVICE]
+        spec["Labels"][labels.CONFIG_HASH] = mark = _short_hash(json.dumps(spec, sort_keys=True))
+        existing = self.api.service(spec["Name"])
+        if existing is None or existing["Spec"]["Labels"].get(labels.CONFIG_HASH) != mark:
+            report.step(f"start the {_KEPT.get(service, service)}")
+            self.api.put_service(spec)
+        self._wait([service], None, lock, DATABASE_SECONDS)
+
+    def _ensure_proxy(
+        self,
+        release: Release,
+        certificate: str,
+        report: Report,
+        lock: Lock,  # noqa: ARG002 - see `ClusterTarget`
+    ) -> None:
         publish = release.configuration["publish"]
         spec = proxy_container(release.companions[PROXY], publish, certificate)
         mark = _short_hash(spec.config_hash + publish["bind"])
@@ -402,24 +440,37 @@ class SwarmTarget:
                 time.sleep(LOOK_SECONDS)
             raise AstroError(f"{failure}: it did not end within {JOB_SECONDS / 60:.0f} minutes")
         finally:
-            containers = [swarm_tasks.container_of(task) for task in self.api.tasks(name)]
+            tasks = self.api.tasks(name)
             self.api.remove_service(name)
-            for container in filter(None, containers):  # the engine forgets a job's, and leaves it lying
-                with self.api.reached():
-                    self.api.api.remove_container(container)
+            for task in tasks:  # the engine forgets a job's container, and leaves it lying
+                engine = self._engine_of(task)
+                if engine is not None and swarm_tasks.container_of(task):
+                    with engine.reached():
+                        engine.api.remove_container(swarm_tasks.container_of(task))
+
+    def _engine_of(self, task: Mapping[str, Any]) -> SwarmApi | None:  # noqa: ARG002 - see `ClusterTarget`
+        """The engine that a task is on, if it can be reached."""
+        return self.api
 
     # rolling
 
     def roll(self, release: Release, services: Sequence[str], lock: Lock, seconds: float) -> None:
         """Replace services by those of a release, and wait until each of them runs healthy."""
         ids = self._store.ids()
-        named = [service for service in stack.airflow_services() if service.name in services]
-        rows = [service for service in named if stack.is_part_of(service, release)]
-        for service in set(named) - set(rows):
-            self.api.remove_service(self.names.of(service.name))
+        rows = [service for service in stack.services_of(release) if service.name in services]
         for service in rows:
             self.api.put_service(stack.airflow_service(self.names, service, release, ids))
         self._wait([service.name for service in rows], release.serving, lock, seconds)
+        if rows[-1] == stack.services_of(release)[-1]:
+            self._remove_unwanted(release)
+
+    def _remove_unwanted(self, release: Release) -> None:
+        """Remove what earlier releases had and this one has not."""
+        wanted = {service.name for service in stack.services_of(release)}
+        wanted |= {stack.POSTGRES, PROXY, *((stack.BROKER,) if stack.has_workers(release) else ())}
+        for service in self.state().services:
+            if service.name not in wanted:
+                self.api.remove_service(self.names.of(service.name))
 
     def _wait(self, services: Sequence[str], release: int | None, lock: Lock, seconds: float) -> None:
         began = self.api.now()
@@ -471,24 +522,36 @@ class SwarmTarget:
 
     def remove_services(self) -> None:
         """Remove every service that a release replaces."""
-        for service in stack.airflow_services():
-            self.api.remove_service(self.names.of(service.name))
+        for name in self._replaced():
+            self.api.remove_service(self.names.of(name))
+
+    def _replaced(self) -> list[str]:
+        """The services that there are and that a release replaces."""
+        return [service.name for service in self.state().services if service.release is not None]
 
     def stop(self, lock: Lock) -> None:
         """End every service, the database and the proxy; volumes, secrets and records stay."""
+        names = self._replaced()
         self.remove_services()
-        names = [service.name for service in stack.airflow_services()]
         self._wait_gone(names, lock)
         self._remove_proxy()
-        self.api.remove_service(self.names.of(stack.POSTGRES))
-        self._wait_gone([stack.POSTGRES], lock)
+        for name in (stack.BROKER, stack.POSTGRES):
+            self.api.remove_service(self.names.of(name))
+        self._wait_gone([stack.BROKER, stack.POSTGRES], lock)
 
     def _wait_gone(self, services: Sequence[str], lock: Lock) -> None:
         """Wait until no container of these services is left; an engine ends them after their tasks."""
         filters = {f"com.docker.swarm.service.name={self.names.of(name)}" for name in services}
-        while any(self.api.filtered("/containers/json", label=[each]) for each in filters):
+        engines = self._engines()
+        while any(
+            engine.filtered("/containers/json", label=[each]) for engine in engines for each in filters
+        ):
             lock.beat()
             time.sleep(LOOK_SECONDS)
+
+    def _engines(self) -> list[SwarmApi]:
+        """Every engine that has something of the deployment and can be reached."""
+        return [self.api]
 
     def _remove_proxy(self) -> None:
         found = self._inspect("containers", self.names.of(PROXY))
@@ -514,39 +577,39 @@ class SwarmTarget:
             report.step("remove data")
             self._remove_data()
         if not self.api.stored("configs", labels.DEPLOYMENT) and not self.api.services(labels.DEPLOYMENT):
-            self.api.call("POST", "/swarm/leave", force="true")
-            self._remove_quietly("/networks/docker_gwbridge")
+            self._leave_swarm()
+
+    def _leave_swarm(self) -> None:
+        _leave(self.api)
 
     def _remove_data(self) -> None:
         releases = self._releases()
-        with self.api.reached():
-            self._remove_containers()
-            for volume in self._volumes():
-                self.api.api.remove_volume(volume)
+        engines = self._engines()
+        for engine in engines:
+            with engine.reached():
+                self._remove_containers(engine)
+                for volume in self._volumes(engine):
+                    engine.api.remove_volume(volume)
         self._remove_network(self.names.prefix)
-        for image in {image for each in releases for image in (each.image, *each.companions.values())}:
-            self._remove_quietly(f"/images/{image}")
+        images = {image for each in releases for image in (each.image, *each.companions.values())}
+        for engine in engines:
+            for image in images:
+                _remove_quietly(engine, f"/images/{image}")
         for kind in ("secrets", "configs"):
             for name, each in self.api.stored(kind, self._label).items():
                 if self._is_mine(each) and name != self.names.of("lock"):
                     self.api.forget(kind, name)
 
-    def _remove_quietly(self, path: str) -> None:
-        """Remove what others may still use; then it stays."""
-        with suppress(RefusedError):
-            self.api.call("DELETE", path)
-
-    def _remove_containers(self) -> None:
+    def _remove_containers(self, engine: SwarmApi) -> None:
         """Remove what is left of ended containers, which would hold on to volumes."""
         filters = json.dumps({"label": [self._label]})
-        for each in self.api.call("GET", "/containers/json", all="true", filters=filters):
+        for each in engine.call("GET", "/containers/json", all="true", filters=filters):
             if self._has_my_labels(each["Labels"]):
-                self.api.api.remove_container(each["Id"])
+                engine.api.remove_container(each["Id"])
 
-    def _volumes(self) -> list[str]:
-        found = (
-            self.api.call("GET", "/volumes", filters=json.dumps({"label": [self._label]}))["Volumes"] or []
-        )
+    def _volumes(self, engine: SwarmApi) -> list[str]:
+        filters = json.dumps({"label": [self._label]})
+        found = engine.call("GET", "/volumes", filters=filters)["Volumes"] or []
         return [each["Name"] for each in found if self._has_my_labels(each["Labels"])]
 
     def _remove_network(self, network: str) -> None:
@@ -565,15 +628,15 @@ class SwarmTarget:
         Raises:
             AstroError: the service does not run.
         """
-        container = self._container(service)
+        engine, container = self._place_of(service)
         words = list(command) if service == stack.POSTGRES else [*stack.ENTRY, "run", *command]
-        with self.api.reached():
-            return self.api.api.run_inside(container, words, interactive=interactive, stdin=True)
+        with engine.reached():
+            return engine.api.run_inside(container, words, interactive=interactive, stdin=True)
 
     @contextmanager
     def forwarded_api(self) -> Iterator[str]:
         """Address on this machine of the deployment's API, through its engine: its port need not be reachable."""
-        container = self._container(stack.API_SERVER)
+        container = self._inside()
         relay = [*stack.ENTRY, "relay", PROXY, str(INSIDE_PORT)]
         port = next_free(FIRST_PORT)
         if port is None:
@@ -585,15 +648,23 @@ class SwarmTarget:
         """The admin's password, read where it is in use; empty with an auth manager of the user's own."""
         with self.api.reached():
             command = ["cat", f"{stack.SECRET_FOLDER}/login"]
-            code, text = self.api.api.output_of(self._container(stack.API_SERVER), command)
+            code, text = self.api.api.output_of(self._inside(), command)
         return "" if code else str(json.loads(text)[ADMIN])
+
+    def _inside(self) -> str:
+        """A running container of this engine, in the deployment's network and with its secrets."""
+        return self._container(stack.API_SERVER)
+
+    def _place_of(self, service: str) -> tuple[SwarmApi, str]:
+        """A running container of a service, and the engine that it is on."""
+        return self.api, self._container(service)
 
     def _container(self, service: str) -> str:
         """A running container of a service."""
         rows = (row for row in self.state().services if row.name == service)
         found = next((row.containers[0] for row in rows if row.containers), None)
         if found is None:
-            raise AstroError(f"the service {service} does not run", hint="see `astro deployment ps`")
+            raise NotRunningError(service)
         return found
 
     def logs(self, query: LogQuery) -> Iterator[LogLine]:
@@ -615,16 +686,15 @@ class SwarmTarget:
 
     def ask(self, path: str) -> dict[str, object] | None:
         """The deployment's own API through its proxy, asked from inside its network."""
-        for service in self.state().services:
-            if service.name == stack.API_SERVER and service.containers:
-                command = [*stack.ENTRY, "fetch", f"http://{PROXY}:{INSIDE_PORT}{path}"]
-                with self.api.reached():
-                    code, output = self.api.api.output_of(service.containers[0], command)
-                if code:
-                    return None
-                answer = json.loads(output)
-                return answer if isinstance(answer, dict) else None
-        return None
+        try:
+            container = self._inside()
+        except NotRunningError:
+            return None
+        command = [*stack.ENTRY, "fetch", f"http://{PROXY}:{INSIDE_PORT}{path}"]
+        with self.api.reached():
+            code, output = self.api.api.output_of(container, command)
+        answer = None if code else json.loads(output)
+        return answer if isinstance(answer, dict) else None
 
     # tidying
 
@@ -634,14 +704,19 @@ class SwarmTarget:
         kept = kept_releases(releases, keep)
         images = {reference for each in kept for reference in (each.image, *each.companions.values())}
         for reference in {each.image for each in releases} - images:
-            self._remove_quietly(f"/images/{reference}")
-        with self.api.reached():
-            tags = {stack.dags_tag(each) for each in kept}
-            self._dags(kept[-1]).keep({each.dags for each in kept if each.dags}, tags)
+            for engine in self._engines():
+                _remove_quietly(engine, f"/images/{reference}")
+        self._keep_dags(kept)
         needed = {name for each in kept for name in each.secrets.values()}
         for name, each in self._store.stored().items():
             if name not in needed and each["Spec"]["Labels"].get("astro.role") == stack.USER:
                 self.api.forget("secrets", name)
+
+    def _keep_dags(self, kept: Sequence[Release]) -> None:
+        """Let versions of the DAGs go that no release needs which can be returned to."""
+        with self.api.reached():
+            tags = {self._dags_tag(each) for each in kept}
+            self._dags(kept[-1]).keep({each.dags for each in kept if each.dags}, tags)
 
     # small things
 
@@ -654,6 +729,17 @@ class SwarmTarget:
 
     def _has_my_labels(self, marks: Mapping[str, str]) -> bool:
         return all(marks.get(key) == value for key, value in self.names.labels.items())
+
+
+def _leave(engine: SwarmApi) -> None:
+    engine.call("POST", "/swarm/leave", force="true")
+    _remove_quietly(engine, "/networks/docker_gwbridge")
+
+
+def _remove_quietly(engine: SwarmApi, path: str) -> None:
+    """Remove what others may still use; then it stays."""
+    with suppress(RefusedError):
+        engine.call("DELETE", path)
 
 
 def _short_hash(text: str) -> str:

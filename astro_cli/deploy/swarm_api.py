@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,20 +14,29 @@ from astro_cli.errors import EngineError, TargetError
 from astro_cli.runtime.docker_api import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from astro_cli.runtime.docker_api import DockerApi
 
 NOT_FOUND, CONFLICT, UNAVAILABLE = 404, 409, 503
+MARK_TRIES = 9
 OLDEST_API = (1, 41)
+LOOPBACK, SWARM_PORT = "127.0.0.1", 2377
+LEADER_SECONDS = 60.0
+_NO_LEADER = ("does not have a leader", "context deadline exceeded", "leadership", "code = Unavailable")
 
 
 class SwarmApi:
-    """One engine; every method raises `TargetError` when the engine does not answer any more."""
+    """One engine; every method raises `TargetError` when the engine does not answer any more.
 
-    def __init__(self, api: DockerApi, where: str) -> None:
+    Args:
+        login: with which nodes pull the images of services; None for none.
+    """
+
+    def __init__(self, api: DockerApi, where: str, login: Mapping[str, str] | None = None) -> None:
         self.api = api
         self._where = where
+        self._login = {"X-Registry-Auth": _encoded(login)} if login else None
 
     @contextmanager
     def reached(self) -> Iterator[None]:
@@ -40,9 +50,21 @@ class SwarmApi:
             ) from exc
 
     def call(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 - whatever JSON the engine sends
-        """See `DockerApi.call`."""
-        with self.reached():
-            return self.api.call(method, path, **options)
+        """See `DockerApi.call`; a swarm that is choosing another leader is waited for."""
+        deadline = time.monotonic() + LEADER_SECONDS
+        while True:
+            try:
+                with self.reached():
+                    return self.api.call(method, path, **options)
+            except RefusedError as exc:
+                if not any(words in exc.message for words in _NO_LEADER):
+                    raise
+                if time.monotonic() > deadline:
+                    raise TargetError(
+                        f"the swarm has no leader: too few of its managers are up (asked {self._where})",
+                        hint="more than half of its managers must run; `docker node ls` on a host tells more",
+                    ) from exc
+                time.sleep(1.0)
 
     def filtered(self, path: str, **filters: list[str]) -> list[dict[str, Any]]:
         """A list, filtered by the engine."""
@@ -56,20 +78,27 @@ class SwarmApi:
         Raises:
             TargetError: it is too old, or belongs to a swarm that is not ours.
         """
-        info = self.call("GET", "/info")
+        self.check_age()
+        swarm = self.call("GET", "/info")["Swarm"]
+        if swarm["LocalNodeState"] == "inactive":
+            return
+        if not swarm.get("ControlAvailable") or not self.is_managed:
+            raise TargetError(
+                f"the engine on {self._where} belongs to a swarm that astro did not make",
+                hint="use another host; or end that swarm (`docker swarm leave --force`) if nobody needs it",
+            )
+
+    def check_age(self) -> None:
+        """That the engine is new enough.
+
+        Raises:
+            TargetError: it is not.
+        """
         version = str(self.call("GET", "/version")["ApiVersion"])
         if tuple(int(part) for part in version.split(".")) < OLDEST_API:
             raise TargetError(
                 f"the Docker engine on {self._where} is too old (API {version})",
                 hint="install Docker Engine 20.10 or newer there",
-            )
-        swarm = info["Swarm"]
-        if swarm["LocalNodeState"] == "inactive":
-            return
-        if not swarm.get("ControlAvailable") or self._swarm_labels().get(labels.MANAGED) != "true":
-            raise TargetError(
-                f"the engine on {self._where} belongs to a swarm that astro did not make",
-                hint="use another host; or end that swarm (`docker swarm leave --force`) if nobody needs it",
             )
 
     def _swarm_labels(self) -> Mapping[str, str]:
@@ -80,14 +109,16 @@ class SwarmApi:
         """Whether the engine is in swarm mode already."""
         return str(self.call("GET", "/info")["Swarm"]["LocalNodeState"]) == "active"
 
-    def ensure_swarm(self) -> None:
-        """Make the engine a swarm of one node that listens on loopback alone."""
+    def ensure_swarm(self, address: str = LOOPBACK) -> None:
+        """Make the engine a swarm of one node, if it is in none.
+
+        Args:
+            address: at which other nodes reach it, and it listens; by default nobody does.
+        """
         if self.is_swarm:
             return
         body = {
-            "ListenAddr": "127.0.0.1:2377",
-            "AdvertiseAddr": "127.0.0.1",
-            "DataPathAddr": "127.0.0.1",
+            **_addresses(address),
             # The engine's own choice, 10.0.0.0/8, is where many hosts' real neighbours are.
             "DefaultAddrPool": ["10.222.0.0/16"],
             "SubnetSize": 24,
@@ -102,10 +133,44 @@ class SwarmApi:
         except RefusedError:
             if not self.is_swarm:  # else somebody was faster
                 raise
-        if self._swarm_labels().get(labels.MANAGED) != "true":  # an engine that leaves labels out of `init`
+        if not self.is_managed:  # an engine that leaves labels out of `init`
             swarm = self.call("GET", "/swarm")
             spec = {**swarm["Spec"], "Labels": {labels.MANAGED: "true"}}
             self.call("POST", "/swarm/update", body=spec, version=str(swarm["Version"]["Index"]))
+
+    def join(self, address: str, *, token: str, managers: Sequence[str]) -> None:
+        """Let the engine join a swarm.
+
+        Args:
+            address: at which the other nodes reach it.
+            token: says whether as a manager.
+            managers: addresses of some that are there.
+        """
+        body = {**_addresses(address), "RemoteAddrs": list(managers), "JoinToken": token}
+        self.call("POST", "/swarm/join", body=body)
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether the swarm is one that astro has made."""
+        return self._swarm_labels().get(labels.MANAGED) == "true"
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Every node of the swarm."""
+        return self.filtered("/nodes")
+
+    def mark_node(self, node_id: str, marks: Mapping[str, str]) -> None:
+        """Set labels of a node besides those it has."""
+        for tries_left in range(MARK_TRIES, -1, -1):
+            node = self.call("GET", f"/nodes/{node_id}")
+            spec = {**node["Spec"], "Labels": {**(node["Spec"].get("Labels") or {}), **marks}}
+            try:
+                self.call(
+                    "POST", f"/nodes/{node_id}/update", body=spec, version=str(node["Version"]["Index"])
+                )
+                return
+            except RefusedError as exc:  # it has told of itself in between
+                if "out of sequence" not in exc.message or not tries_left:
+                    raise
 
     def now(self) -> datetime:
         """The engine's clock."""
@@ -116,7 +181,7 @@ class SwarmApi:
     def services(self, label: str) -> dict[str, dict[str, Any]]:
         """Services with a label (`name=value`), by name; none where there is no swarm."""
         try:
-            found = self.filtered("/services", label=[label])
+            found = self._services(label=[label])
         except RefusedError as exc:
             if exc.status == UNAVAILABLE:
                 return {}
@@ -126,20 +191,24 @@ class SwarmApi:
     def service(self, name: str) -> dict[str, Any] | None:
         """One service, or None."""
         try:
-            return dict(self.call("GET", f"/services/{name}"))
+            found = self._services(name=[name])  # of every name that begins so
         except RefusedError as exc:
-            if exc.status in (NOT_FOUND, UNAVAILABLE):
+            if exc.status == UNAVAILABLE:
                 return None
             raise
+        return next((each for each in found if each["Spec"]["Name"] == name), None)
+
+    def _services(self, **filters: list[str]) -> list[dict[str, Any]]:
+        return list(self.call("GET", "/services", status="true", filters=json.dumps(filters)) or [])
 
     def put_service(self, spec: Mapping[str, Any]) -> None:
         """Make a service as `spec` says, or change it to that."""
         existing = self.service(spec["Name"])
         if existing is None:
-            self.call("POST", "/services/create", body=spec)
+            self.call("POST", "/services/create", body=spec, headers=self._login)
             return
         query = {"version": str(existing["Version"]["Index"]), "registryAuthFrom": "spec"}
-        self.call("POST", f"/services/{existing['ID']}/update", body=spec, **query)
+        self.call("POST", f"/services/{existing['ID']}/update", body=spec, headers=self._login, **query)
 
     def remove_service(self, name: str) -> None:
         """Remove a service; one that is gone is fine."""
@@ -193,6 +262,15 @@ class SwarmApi:
                 return False
             raise
         return True
+
+
+def _addresses(address: str) -> dict[str, str]:
+    host = f"[{address}]" if ":" in address else address
+    return {"ListenAddr": f"{host}:{SWARM_PORT}", "AdvertiseAddr": address, "DataPathAddr": address}
+
+
+def _encoded(login: Mapping[str, str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(dict(login)).encode()).decode()
 
 
 def config_text(config: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from astro_cli import labels
-from astro_cli.airflow import ADMIN, private_environment
+from astro_cli.airflow import ADMIN, BROKER, broker_config, broker_environment, private_environment
 from astro_cli.deploy import stack
 
 if TYPE_CHECKING:
@@ -97,6 +97,32 @@ class SecretStore:
         elif known is not None:
             names[stack.LOGIN] = str(known["Spec"]["Name"])
         return names, password
+
+    def ensure_broker(self) -> dict[str, str]:
+        """The secrets by which Celery and its broker know each other, by role; made once."""
+        roles = (stack.BROKER, stack.BROKER_CONFIG)
+        found = [self.newest(role) for role in roles]
+        if None not in found:
+            return {role: str(each["Spec"]["Name"]) for role, each in zip(roles, found, strict=True) if each}
+        password = randomness.token_hex(24)
+        values = {
+            stack.BROKER: json.dumps(broker_environment({BROKER: password})),
+            stack.BROKER_CONFIG: broker_config(password),
+        }
+        number = 1 + max(int(_marks(each)[NUMBER]) if each else 0 for each in found)
+        return {role: self._make(role, values[role], number=number) for role in roles}
+
+    def ensure_text(self, role: str, text: str) -> str:
+        """Have a secret that is one text; returns its name."""
+        found = self.newest(role)
+        if found is not None and self.has_text(role, text):
+            return str(found["Spec"]["Name"])
+        return self._make(role, text, {role: text})
+
+    def has_text(self, role: str, text: str) -> bool:
+        """Whether that is what the newest secret of a role holds."""
+        found = self.newest(role)
+        return found is not None and is_digest_of(text, _digests(found).get(role, ""))
 
     def _keys(self) -> str:
         found = self.newest(stack.KEYS)

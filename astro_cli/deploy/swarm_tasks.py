@@ -49,7 +49,7 @@ def lost(service: Mapping[str, Any], tasks: Sequence[Task], began: datetime) -> 
     if any("unhealthy" in (task["Status"].get("Err") or "") for task in dead):
         return "was ill for as long as it may take to start"  # and would be again
     # A single one is started again and may come up; of several, a paused update would replace no other.
-    paused = _replicas(service) > 1 and _update(service) == "paused"
+    paused = wanted(service) > 1 and _update(service) == "paused"
     if len(dead) >= (1 if paused else DEATHS):
         return f"died {len(dead)} time{'s' if len(dead) > 1 else ''}"
     return ""
@@ -60,11 +60,15 @@ def is_up(service: Mapping[str, Any], tasks: Sequence[Task]) -> bool:
     running = sum(
         task["Status"]["State"] == "running" and task["DesiredState"] == "running" for task in tasks
     )
-    return running >= _replicas(service) and _update(service) != "updating"
+    return running >= wanted(service) and _update(service) != "updating"
 
 
-def _replicas(service: Mapping[str, Any]) -> int:
-    return int(service["Spec"]["Mode"]["Replicated"]["Replicas"])
+def wanted(service: Mapping[str, Any]) -> int:
+    """How many tasks a service shall have; one on each node counts as many as there are nodes."""
+    mode = service["Spec"]["Mode"]
+    if "Replicated" in mode:
+        return int(mode["Replicated"]["Replicas"])
+    return int((service.get("ServiceStatus") or {}).get("DesiredTasks") or 0)
 
 
 def _update(service: Mapping[str, Any]) -> str:

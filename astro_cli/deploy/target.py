@@ -45,6 +45,7 @@ class ServiceState:
         draining: old ones that finish their tasks.
         containers: ids of those that run.
         error: why the newest one died, as the engine says.
+        nodes: where those run, on a target with several.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ServiceState:
     image: str = ""
     containers: tuple[str, ...] = ()
     error: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -103,9 +103,10 @@ class ImageBuilder:
         self._engine_images(version, report)
         return Environment(image_id, version, created=created)
 
-    def companions(self, version: str, report: Report) -> dict[str, str]:
-        """Ids of the images that stand beside Airflow's in a deployment: `postgres` and `proxy`."""
-        return {name: self._engine_image(name, version, report) for name in ("postgres", "proxy")}
+    def companions(self, version: str, report: Report, *, broker: bool) -> dict[str, str]:
+        """Ids of the images that stand beside Airflow's in a deployment: `postgres`, `proxy`, perhaps `broker`."""
+        names = ("postgres", "proxy", *(("broker",) if broker else ()))
+        return {name: self._engine_image(name, version, report) for name in names}
 
     def stand_ins(self, version: str, report: Report) -> str:
         """The id of the image behind the services that astro brings."""

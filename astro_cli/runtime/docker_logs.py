@@ -28,7 +28,7 @@ _AIRFLOW_NAMES = {spec.name for spec in hosted_by("airflow")} | set(ONE_SHOT)
 
 
 def read(reader: EngineReader, containers: Mapping[str, str], query: LogQuery) -> Iterator[LogLine]:
-    """The lines `query` asks for, from `containers` (name to id)."""
+    """The lines `query` asks for, from `containers` (name to id, or to another place that has logs: `/…`)."""
     chosen = {
         name: container_id
         for name, container_id in containers.items()
@@ -97,7 +97,8 @@ def _lines(
         options["follow"] = "true"
     if query.since is not None:
         options["since"] = f"{query.since:.9f}"
-    for raw in unframe(reader.stream(f"/containers/{container_id}/logs", timeout=None, **options)):
+    place = container_id if container_id.startswith("/") else f"/containers/{container_id}"
+    for raw in unframe(reader.stream(f"{place}/logs", timeout=None, **options)):
         line = _parse(name, raw)
         if not query.services or line.service in query.services:
             yield line

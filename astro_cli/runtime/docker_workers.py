@@ -49,7 +49,7 @@ def containers(
         environment={},
         mounts=(),
         ports={},
-        files=(PrivateFile(BROKER_CONFIG, _broker_config(stack.broker_password), uid),),
+        files=(PrivateFile(BROKER_CONFIG, airflow.broker_config(stack.broker_password), uid),),
         stop_seconds=STOP_SECONDS,
         restarts=RESTARTS,
     )
@@ -71,14 +71,6 @@ def containers(
         for member in group.members
     )
     return (broker, *workers)
-
-
-def _broker_config(password: str) -> str:
-    """What waits to be run must outlive a restart: every change is written down, in the container's own folder."""
-    return (
-        f"bind 0.0.0.0\nport {airflow.BROKER_PORT}\nrequirepass {password}\n"
-        'dir /data\nappendonly yes\nsave ""\nmaxmemory-policy noeviction\n'
-    )
 
 
 def _options(group: WorkerGroup) -> tuple[str, ...]:

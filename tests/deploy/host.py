@@ -15,6 +15,7 @@ prints lines for `eval`: `ASTRO_SSH_CONFIG` (a file for `ssh -F`, which names ke
 (`ssh://deploy@ADDRESS:PORT`, what `--host` takes), `HOST_ADDRESS` (where its published ports answer),
 `MACHINE_ADDRESS` (where it reaches this machine, e.g. a registry), `HOST_DOCKER` (a DOCKER_HOST that reaches its
 engine directly, past SSH). In tests take the fixture `host` of `conftest.py`; below are its methods to break it.
+Several hosts that reach each other hang on one `Switch`; see `lab.py`.
 """
 
 from __future__ import annotations
@@ -102,12 +103,66 @@ class Login:
     known_hosts: Path
 
 
-class Host:
-    """A running second host; `close()` it, or just end."""
+class Switch:
+    """What several hosts hang on, and this machine with them; `close()` it after them.
 
-    def __init__(self, folder: Path, *, disk: str = "10g") -> None:
+    Its network namespace is its own, so no firewall of this machine sees what passes between the hosts.
+    """
+
+    def __init__(self) -> None:
+        self._link, self.subnet = _free_network()
+        self._ports = itertools.count(2)
+        self._holder = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", "echo; exec sleep infinity"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd="/", env={"PATH": _PATH},
+        )  # fmt: skip
+        assert self._holder.stdout is not None
+        self._holder.stdout.readline()
+        self.ip("link", "add", "switch", "type", "bridge")
+        self.ip("link", "set", "switch", "up")
+        self._plug("machine")
+        _ip("link", "set", "eth0", "netns", str(os.getpid()), "name", self._link, inside=self._holder.pid)
+        _ip("address", "add", f"{self.machine_address}/24", "dev", self._link)
+        _ip("link", "set", self._link, "up")
+
+    @property
+    def machine_address(self) -> str:
+        """Where hosts reach this machine."""
+        return f"{self.subnet}.1"
+
+    def connect(self, pid: int) -> tuple[str, str]:
+        """Give the namespace of a process a plugged-in `eth0`; returns the switch's port and the address."""
+        number = next(self._ports)
+        self._plug(f"port{number}")
+        _ip("link", "set", "eth0", "netns", str(pid), inside=self._holder.pid)
+        return f"port{number}", f"{self.subnet}.{number}"
+
+    def ip(self, *command: str) -> None:
+        """Run `ip` in the switch."""
+        _ip(*command, inside=self._holder.pid)
+
+    def _plug(self, port: str) -> None:
+        self.ip("link", "add", port, "type", "veth", "peer", "name", "eth0")
+        self.ip("link", "set", port, "master", "switch", "up")
+
+    def close(self) -> None:
+        """Remove it with all of its links."""
+        self._holder.kill()
+        self._holder.wait()
+        subprocess.run(["ip", "link", "delete", self._link], capture_output=True)
+
+
+class Host:
+    """A running second host; `close()` it, or just end.
+
+    Args:
+        switch: where it is plugged in; without one it has a cable to this machine alone.
+    """
+
+    def __init__(self, folder: Path, *, disk: str = "10g", switch: Switch | None = None) -> None:
         self.folder = folder
         self._disk = disk
+        self._switch = switch
         self._children: list[subprocess.Popen[bytes]] = []
         self._link = ""
         remove_leftovers()
@@ -198,11 +253,30 @@ class Host:
 
     def cut(self) -> None:
         """Pull the cable: packets vanish, nobody is told."""
-        _ip("link", "set", self._link, "down")
+        self._set_link("down")
 
     def join(self) -> None:
         """Put the cable back."""
-        _ip("link", "set", self._link, "up")
+        self._set_link("up")
+
+    def _set_link(self, state: str) -> None:
+        (self._switch.ip if self._switch else _ip)("link", "set", self._link, state)
+
+    def power_off(self) -> None:
+        """Let everything end at once that Docker has begun, and nobody be told; `power_on` brings it back."""
+        self.cut()
+        for name in ("dockerd", "containerd", "containerd-shim"):
+            for pid in self.processes(name):
+                _kill(pid)
+        for group in _CGROUPS.glob(f"*/{self.name}"):
+            for processes in group.rglob("cgroup.procs"):
+                for pid in processes.read_text().split():
+                    _kill(int(pid))
+
+    def power_on(self) -> None:
+        """Plug the cable in, and start the engine."""
+        self.join()
+        self.start_engine()
 
     def drop_sessions(self) -> None:
         """Kill whatever serves an SSH connection; new ones are accepted at once."""
@@ -259,7 +333,7 @@ class Host:
         _kill(self._init)
         for child in self._children:
             child.wait(timeout=120)
-        if self._link:
+        if self._link and not self._switch:
             # The kernel removes it too, but in its own time.
             subprocess.run(["ip", "link", "delete", self._link], capture_output=True)
         remove_leftovers(self.name)
@@ -284,10 +358,14 @@ class Host:
         return next(pid for pid in _pids() if _parent(pid) == unshare.pid)
 
     def _connect_network(self) -> None:
-        self._link, subnet = _free_network()
-        self.machine_address, self.address = f"{subnet}.1", f"{subnet}.2"
-        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", str(self._init))
-        _ip("address", "add", f"{self.machine_address}/24", "dev", self._link)
+        if self._switch:
+            self.machine_address = self._switch.machine_address
+            self._link, self.address = self._switch.connect(self._init)
+        else:
+            self._link, subnet = _free_network()
+            self.machine_address, self.address = f"{subnet}.1", f"{subnet}.2"
+            _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", str(self._init))
+            _ip("address", "add", f"{self.machine_address}/24", "dev", self._link)
         self.run("ip", "address", "add", f"{self.address}/24", "dev", "eth0")
         self.run("ip", "link", "set", "eth0", "up")
         self.join()
@@ -385,8 +463,9 @@ def _free_network() -> tuple[str, str]:
     raise AssertionError("no free network below 10.78.0.0/16")
 
 
-def _ip(*command: str) -> None:
-    subprocess.run(["ip", *command], check=True, capture_output=True)
+def _ip(*command: str, inside: int | None = None) -> None:
+    namespace = ["nsenter", "--target", str(inside), "--net"] if inside else []
+    subprocess.run([*namespace, "ip", *command], check=True, capture_output=True)
 
 
 def _pids() -> Iterator[int]:

@@ -10,7 +10,7 @@ import pytest
 
 from astro_cli.deploy.dag_bundle import pack
 from astro_cli.deploy.target import RollError, Secrets, ServiceState, State, StrandedError, Unfinished
-from astro_cli.deployment import BARRIER, OTHERS, Built, Deployer, DeployOptions
+from astro_cli.deployment import BARRIER, Built, Deployer, DeployOptions, services_of
 from astro_cli.deployments import Deployment, Host
 from astro_cli.errors import AstroError, Interrupted, TargetError, UsageError
 from astro_cli.runtime.engine import LogLine, LogQuery
@@ -134,7 +134,8 @@ class FakeTarget:
     def roll(self, release: Release, services: Sequence[str], lock: object, seconds: float) -> None:
         for name in services:
             self.running[name] = release.id
-        which = {(BARRIER,): "api", OTHERS: "others", (BARRIER, *OTHERS): "all"}[tuple(services)]
+        everything = services_of(release)
+        which = {(BARRIER,): "api", everything[1:]: "others", everything: "all"}[tuple(services)]
         self._do(f"roll {which} to {release.id}")
 
     def remove_services(self) -> None:
@@ -273,7 +274,7 @@ def test_a_scheduler_that_dies_brings_the_whole_release_back(deployer, target, b
 
     assert error.message == "release 2 failed: the service scheduler died 3 times; release 1 runs again"
     assert (error.exit_code, error.details) == (5, ("last line",))
-    assert target.running == dict.fromkeys((BARRIER, *OTHERS), 1)
+    assert target.running == dict.fromkeys(services_of(target.releases[0]), 1)
     assert [release.result for release in target.releases] == ["live", "failed"]
     assert target.state().current.id == 1
     assert target.done[-1] == "unlock"
@@ -310,7 +311,7 @@ def test_a_migration_that_fails_half_way_gets_the_old_database_back(deployer, ta
     failure(deployer, newer(built, heads="h2"))
 
     assert target.heads == "h1"
-    assert target.running == dict.fromkeys((BARRIER, *OTHERS), 1)
+    assert target.running == dict.fromkeys(services_of(target.releases[0]), 1)
 
 
 def test_a_first_deploy_that_fails_leaves_no_services(deployer, target, built):

@@ -1,6 +1,6 @@
 """Keeps a deployment from growing for ever: once a day, old task logs, runs and versions of DAGs are removed.
 
-    janitor.py LOGS LOG_DAYS HISTORY_DAYS DAGS     0 days: keep for ever
+    janitor.py LOGS LOG_DAYS HISTORY_DAYS [DAGS]     0 days: keep for ever
 
 Standard library only, so that it idles in a few megabytes; the work on the database is Airflow's own `db clean`,
 which keeps the last run of each DAG. A version of the DAGs goes when no release that can be returned to has it
@@ -117,5 +117,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     time.sleep(FIRST_SECONDS)  # a deploy that has just started has other things to do
     while True:
-        run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+        run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *map(Path, sys.argv[4:]))
         time.sleep(DAY_SECONDS)
