@@ -176,7 +176,7 @@ def _is_usable(path: Path) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
 
 
-BESIDE_SUPERVISOR = ("runner.py", "debugger.py", "worker.py", "astro_pytest.py")
+BESIDE_SUPERVISOR = ("runner.py", "debugger.py", "task_parent.py", "worker.py", "astro_pytest.py")
 """Modules of astro that run in the environment of Airflow and know the supervisor by its folder."""
 STAND_INS = "runtime/standins"
 """Folder of the programs behind a project's services."""

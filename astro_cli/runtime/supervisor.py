@@ -822,6 +822,8 @@ class Supervisor:
                     importlib.import_module(module)
                 except Exception as exc:  # noqa: BLE001 - user settings are imported, anything can happen
                     self.out.say(f"not imported ahead: {module} ({type(exc).__name__})")
+            if entry == PREIMPORT[0]:
+                load_beside("task_parent").preimport()
             configure_mappers()
         # The collector never looks at these objects again: it would only unshare their memory.
         gc.collect()
@@ -1214,6 +1216,8 @@ def run_component(run_dir: Path, config: Config, service: Service) -> None:
         # It builds some hundred thousand objects that all stay; looking for garbage among them costs 0.3 s.
         gc.set_threshold(50_000, 20, 50)
         answer_this_machine_alone()
+    if service.name == "scheduler" and config.entry == Config.entry:
+        load_beside("task_parent").install()
     if config.debugger and service.name == "scheduler":
         load_beside("debugger").install(run_dir)
     sys.argv = list(service.argv)

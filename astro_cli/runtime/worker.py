@@ -1,7 +1,7 @@
 """One Celery worker in a container of its own: Airflow's command, which says in a file when it takes tasks.
 
-This file is copied alone into the engine image, hence: nothing of astro_cli. The supervisor's `exec` gives it the
-sandbox's environment:
+This file is copied into the engine image beside task_parent.py, hence: nothing of astro_cli. The supervisor's
+`exec` gives it the sandbox's environment:
 
     worker.py RUN_DIR CMD ARGS     be `airflow CMD ARGS`, for example `airflow celery worker`
 
@@ -11,17 +11,12 @@ RUN_DIR/status.json   {"state": "ready", "updated_at": epoch seconds}, written w
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
 import time
 from pathlib import Path
-
-# What each task would import anew: tasks are forked from the worker's processes.
-PREIMPORT = (
-    "airflow.executors.workloads",
-    "airflow.sdk.execution_time.supervisor",
-    "airflow.sdk.execution_time.task_runner",
-)
+from typing import Any
 
 
 def main(run_dir: Path, argv: list[str]) -> None:
@@ -35,10 +30,21 @@ def main(run_dir: Path, argv: list[str]) -> None:
         temporary.replace(status)
 
     importlib.import_module("celery.signals").worker_ready.connect(ready, weak=False)
-    for name in PREIMPORT:
-        importlib.import_module(name)
+    parent = load_beside("task_parent")
+    parent.preimport()
+    parent.install()
     sys.argv = ["airflow", *argv]
     importlib.import_module("airflow.__main__").main()
+
+
+def load_beside(name: str) -> Any:  # noqa: ANN401 - a module
+    """A module beside this file, which is no place to import from."""
+    spec = importlib.util.spec_from_file_location(f"astro_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":
