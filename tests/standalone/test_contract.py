@@ -39,6 +39,20 @@ def uses_everything():
 
 uses_everything()
 """
+ENDS_OFTEN = """
+from airflow.sdk import dag, task
+
+@dag(schedule=None, is_paused_upon_creation=False)
+def ends_often():
+    @task
+    def nothing(number):
+        pass
+    nothing.expand(number=list(range(24)))
+
+ends_often()
+"""
+SELDOM = "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL=600"
+"""So long a worker sleeps that does not see its task end (see `runtime/task_parent.py`)."""
 OBJECTS = """
 airflow:
   variables:
@@ -53,9 +67,10 @@ def shop(on_engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     parent = tmp_path_factory.mktemp("projects")
     Astro(parent, on_engine)("airflow", "init", "shop")
     astro = Astro(parent / "shop", on_engine)
-    astro.write(".env", f"GREETING=hello\nSECRET={CANARY}\n")
+    astro.write(".env", f"GREETING=hello\nSECRET={CANARY}\n{SELDOM}\n")
     astro.write("include/prices.py", "PRICE = 3\n")
     astro.write("dags/uses_everything.py", USES_EVERYTHING)
+    astro.write("dags/ends_often.py", ENDS_OFTEN)
     astro.write("airflow_settings.yaml", OBJECTS)
     yield astro
     astro("airflow", "kill", "--yes", "--no-snapshot", code=None)
@@ -140,6 +155,11 @@ def test_the_dag_of_the_default_template_succeeds(shop: Astro, url: str):
 def test_a_dag_finds_include_and_env_and_objects(shop: Astro, url: str):
     wait_for_dag(url, "uses_everything")
     assert run_dag(url, "uses_everything") == "success"
+
+
+def test_a_worker_sees_at_once_that_its_task_has_ended(shop: Astro, url: str):
+    wait_for_dag(url, "ends_often")
+    assert run_dag(url, "ends_often") == "success"  # before its first few sleeps would be over
 
 
 def test_run_passes_on_output_and_exit_code(shop: Astro, url: str):
@@ -238,7 +258,7 @@ def test_the_web_ui_answers_on_the_loopback_interface_only(shop: Astro, url: str
 
 
 def test_a_changed_environment_file_is_taken_over_by_start(shop: Astro, url: str):
-    shop.write(".env", f"GREETING=changed\nSECRET={CANARY}\n")
+    shop.write(".env", f"GREETING=changed\nSECRET={CANARY}\n{SELDOM}\n")
     assert shop.start()["changes"]
     assert "changed" in shop("airflow", "bash", input="echo $GREETING\n").stdout
 
