@@ -87,7 +87,7 @@ def with_fields(text: str, name: str, fields: Mapping[str, Any]) -> str:
 
 def _find(lines: list[str], name: str) -> tuple[int, int, int]:
     """Where the section begins, and where the lines of a deployment begin and end."""
-    at = next(i for i, line in enumerate(lines) if re.match(r"deployments\s*:", line))
+    at = next((i for i, line in enumerate(lines) if re.match(r"deployments\s*:", line)), len(lines))
     key = re.compile(rf"(\s+)[\"']?{re.escape(name)}[\"']?\s*:")
     begin = next((i for i in range(at + 1, len(lines)) if key.match(lines[i])), None)
     match = key.match(lines[begin]) if begin is not None else None

@@ -16,23 +16,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from astro_cli import image, yamlfile
 from astro_cli.build_context import IgnoreRules, project_context
+from astro_cli.deploy.dag_bundle import ignored
 from astro_cli.deploy.registry import find_credentials, parse_repository
 from astro_cli.deployments import parse_deployments
+from astro_cli.deployments_file import with_deployment, with_fields, without_deployment
 from astro_cli.diagnosis import suggest_fix
 from astro_cli.errors import AstroError
 from astro_cli.host_settings import host_settings, with_host_settings
 from astro_cli.hot_objects import read_hot_files
+from astro_cli.ide import merge_launch
+from astro_cli.old_idioms import in_python, in_settings
 from astro_cli.paths import read_json
 from astro_cli.project import name_from, read_project
 from astro_cli.project_services import read_services
 from astro_cli.redact import MASK, Redactor
 from astro_cli.releases import read_release
-from astro_cli.runtime import snapshot_file
+from astro_cli.runtime import snapshot_file, standins
 from astro_cli.runtime.buildkit import decode_trace
 from astro_cli.runtime.docker_logs import unframe
 from astro_cli.runtime.endpoint import find_endpoint
@@ -40,8 +44,10 @@ from astro_cli.runtime.engine import ServiceStatus
 from astro_cli.runtime.venv import missing_packages, requirement_lines
 from astro_cli.scaffold import Entry, make_template
 from astro_cli.settings import SETTINGS, load_settings, value_from
+from astro_cli.settings_file import with_setting, without_setting
 from astro_cli.snapshots import read_about
 from astro_cli.state import SandboxState
+from astro_cli.workers import MAX_COUNT, WorkerGroup, read_workers, wanted_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,8 +88,13 @@ def refused_or(call: Callable[[], Any]) -> Any:
         return call()
 
 
+def workers_of(root: Path) -> tuple[WorkerGroup, ...]:
+    return read_workers(root, count=None, known={})
+
+
 # files of the project
 
+SECTIONS = ("services", "sandbox", "workers")
 KEYS = st.sampled_from(
     ["host", "target", "env", "secrets", "publish", "resources", "replicas", "drain", "database", "retention"]
 )
@@ -99,11 +110,11 @@ def test_deployments_of_any_shape(data):
 
 
 @few
-@given(content=BYTES | DATA.map(lambda data: json.dumps({"services": data, "sandbox": data}).encode()))
+@given(content=BYTES | DATA.map(lambda data: json.dumps(dict.fromkeys(SECTIONS, data)).encode()))
 def test_configuration_files_of_any_content(content, tmp_path: Path, home: Path):
     (tmp_path / ".astro").mkdir(exist_ok=True)
     (tmp_path / ".astro/config.yaml").write_bytes(content)
-    for read in (read_project, read_services):
+    for read in (read_project, read_services, workers_of):
         refused_or(lambda read=read: read(tmp_path))
     refused_or(lambda: load_settings({}, project_root=tmp_path))
 
@@ -160,6 +171,68 @@ def test_requirements_that_include_each_other_end(tmp_path: Path):
     (tmp_path / "a.txt").write_text("-r b.txt\nx\n")
     (tmp_path / "b.txt").write_text("-r a.txt\n-r b.txt\ny\n")
     assert "y" in requirement_lines(tmp_path / "a.txt")
+
+
+@few
+@given(
+    st.dictionaries(
+        st.text(max_size=10) | st.just("default"),
+        st.dictionaries(st.sampled_from(["count", "concurrency", "queues"]), DATA, max_size=3) | DATA,
+    ),
+    st.lists(TEXT | st.from_regex(r"[a-z]*=[0-9]*"), max_size=3),
+)
+def test_groups_of_workers_of_any_shape(data, words):
+    with _folder() as folder:
+        Path(folder, ".astro").mkdir()
+        Path(folder, ".astro/config.yaml").write_text(json.dumps({"workers": data}))
+        for group in refused_or(lambda: workers_of(Path(folder))) or ():
+            assert 1 <= group.count <= MAX_COUNT
+    refused_or(lambda: wanted_counts(words))
+
+
+@few
+@given(TEXT, TEXT, st.text(max_size=20))
+def test_a_file_of_any_text_is_changed_as_asked_or_left_alone(text, name, value):
+    refused_or(lambda: with_deployment(text, "prod", {"host": "ssh://a"}))
+    refused_or(lambda: with_fields(text, "prod", {"env": {"A": value}}))
+    refused_or(lambda: without_deployment(text, name))
+    refused_or(lambda: with_setting(text, "sandbox.engine", value, name="f"))
+    refused_or(lambda: without_setting(text, "sandbox.engine", name="f"))
+    refused_or(lambda: merge_launch(text, 5678, "/opt/airflow"))
+
+
+@few
+@given(st.text(max_size=200) | TEXT)
+def test_code_of_any_text_is_looked_at_for_old_idioms(text):
+    for place in (*in_python(text), *in_settings(text)):
+        assert place.line >= 0
+
+
+@few
+@given(content=BYTES)
+def test_an_ignore_file_of_deploys_of_any_bytes(content, tmp_path: Path):
+    (tmp_path / ".deployignore").write_bytes(content)
+    rules = refused_or(lambda: ignored(tmp_path))
+    assert rules is None or rules("dags/a.py") in (True, False)
+
+
+ROUTE = st.fixed_dictionaries(
+    {"path": st.just("/{a}") | TEXT, "respond": st.just({"text": "x"}) | DATA},
+    optional=dict.fromkeys(("method", "query", "headers", "body"), DATA),
+)
+
+
+@few
+@example(content=b"routes: [{path: /a, respond: {}, query: [1]}]")
+@example(content=b"[" * 5000)
+@given(content=BYTES | st.lists(ROUTE | DATA).map(lambda routes: json.dumps({"routes": routes}).encode()))
+def test_routes_of_the_stub_of_any_content(content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(Path(standins.__file__).parent)  # its programs find each other there
+    from astro_cli.runtime.standins.http_stub import FixtureError, read_routes
+
+    (tmp_path / "routes.yaml").write_bytes(content)
+    with contextlib.suppress(FixtureError):
+        read_routes(tmp_path / "routes.yaml")
 
 
 # templates, snapshots and other archives of strangers

@@ -24,15 +24,16 @@ SPAWNED: list[subprocess.Popen[str]] = []
 
 @dataclass(frozen=True)
 class Astro:
-    """`astro` in `folder`, with a home and an engine given by `environ`."""
+    """`astro` in `folder`, with a home and an engine given by `environ`, and run by `command`."""
 
     folder: Path
     environ: dict[str, str]
+    command: tuple[str, ...] = COMMAND
 
     def __call__(self, *args: str, code: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run to the end; `code` is the exit code that must come out, None for any."""
         done = subprocess.run(
-            [*COMMAND, *args], cwd=self.folder, env=self.environ, text=True, capture_output=True, timeout=900,
+            [*self.command, *args], cwd=self.folder, env=self.environ, text=True, capture_output=True, timeout=900,
             stdin=None if "input" in options else subprocess.DEVNULL, **options,
         )  # fmt: skip
         told = f"astro {' '.join(args)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -44,7 +45,7 @@ class Astro:
     def spawn(self, *args: str) -> subprocess.Popen[str]:
         """Begin a run and go on, for tests that interfere with it; it does not outlive the test."""
         process = subprocess.Popen(
-            [*COMMAND, *args], cwd=self.folder, env=self.environ, text=True, stdin=subprocess.DEVNULL,
+            [*self.command, *args], cwd=self.folder, env=self.environ, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         SPAWNED.append(process)

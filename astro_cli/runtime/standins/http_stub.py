@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 CONTROL = "/__stub__"
 REQUESTS_KEPT = 1000
+LONGEST_DELAY = 3600
 ROUTE_KEYS = {"path", "method", "query", "headers", "body", "respond"}
 ANSWER_KEYS = {"status", "headers", "json", "text", "file", "delay", "drop", "times"}
 OUTAGE_KEYS = {"path", "status", "delay", "drop", "seconds", "times"}
@@ -87,7 +88,7 @@ def read_routes(path: Path) -> tuple[Route, ...]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, yaml.YAMLError) as exc:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
         raise FixtureError(f"{path.name}: {exc}") from exc
     if not isinstance(data, dict) or not isinstance(data.get("routes"), list) or len(data) != 1:
         raise FixtureError(f"{path.name}: it must hold one key, `routes`, with a list")
@@ -115,6 +116,10 @@ def _route(where: str, data: Any) -> Route:  # noqa: ANN401 - whatever the file 
             raise FixtureError(f"{here}.times must be a whole number above 0")
         if not isinstance(answer.get("status", 200), int) or not 100 <= answer.get("status", 200) <= 599:
             raise FixtureError(f"{here}.status must be a number between 100 and 599")
+        delay = answer.get("delay", 0)
+        if not isinstance(delay, (int, float)) or not 0 <= delay <= LONGEST_DELAY:
+            raise FixtureError(f"{here}.delay must be a number of seconds, at most {LONGEST_DELAY}")
+        _pairs(here, answer, "headers")
     try:
         compiled = re.compile(pattern + re.escape(path[end:]))
     except re.error as exc:
@@ -122,11 +127,20 @@ def _route(where: str, data: Any) -> Route:  # noqa: ANN401 - whatever the file 
     return Route(
         compiled,
         str(data.get("method", "GET")).upper(),
-        {str(name): str(value) for name, value in (data.get("query") or {}).items()},
-        {str(name): str(value) for name, value in (data.get("headers") or {}).items()},
+        _pairs(where, data, "query"),
+        _pairs(where, data, "headers"),
         str(data.get("body", "")),
         tuple(answers),
     )
+
+
+def _pairs(where: str, data: dict[str, Any], key: str) -> dict[str, str]:
+    pairs = data.get(key) or {}
+    if not isinstance(pairs, dict):
+        raise FixtureError(f"{where}.{key} must be a mapping")
+    if any(sign in str(text) for pair in pairs.items() for text in pair for sign in "\r\n"):
+        raise FixtureError(f"{where}.{key}: names and values must be one line each")
+    return {str(name): str(value) for name, value in pairs.items()}
 
 
 def _check(where: str, data: Any, known: set[str], required: Iterable[str] = ()) -> None:  # noqa: ANN401 - as above
@@ -207,7 +221,7 @@ class Stub:
         return _file(request, file, 200)
 
     def _answer(self, request: Request, answer: dict[str, Any], words: dict[str, str]) -> Response:
-        time.sleep(float(answer.get("delay", 0)))
+        time.sleep(answer.get("delay", 0))
         if answer.get("drop"):
             raise Drop
         status = answer.get("status", 200)
@@ -220,8 +234,8 @@ class Stub:
             response = _json(_filled(answer["json"], words), status)
         else:
             response = Response(_filled(str(answer.get("text", "")), words), status, mimetype="text/plain")
-        for name, value in (answer.get("headers") or {}).items():
-            response.headers[str(name)] = _filled(str(value), words)
+        for name, value in _pairs("", answer, "headers").items():
+            response.headers[name] = _filled(value, words)
         return response
 
     def _inside(self, path: str) -> Path | None:
@@ -308,7 +322,7 @@ def _file(request: Request, file: Path, status: int) -> Response:
 
 
 def _json(data: object, status: int = 200) -> Response:
-    return Response(json.dumps(data), status, mimetype="application/json")
+    return Response(json.dumps(data, default=str), status, mimetype="application/json")  # YAML has dates
 
 
 def _filled(value: Any, words: dict[str, str]) -> Any:  # noqa: ANN401 - JSON in, JSON out
