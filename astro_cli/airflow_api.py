@@ -227,9 +227,9 @@ class AirflowApi:
         return tuple(Task.from_api(body) for body in self._all(path, "task_instances", most=limit, **filters))
 
     @_understood
-    def count_tasks(self, state: str) -> int:
-        """How many task instances of any DAG are in a state."""
-        found = self._get(f"{_run_path(ANY, ANY)}/taskInstances", {"state": state, "limit": 1})
+    def count_tasks(self, state: str, **filters: str) -> int:
+        """How many task instances of any DAG are in a state; filters as the API names them."""
+        found = self._get(f"{_run_path(ANY, ANY)}/taskInstances", {"state": state, "limit": 1, **filters})
         return int(found["total_entries"] or 0)
 
     @_understood
@@ -255,6 +255,13 @@ class AirflowApi:
         """The components and what each says of itself: `healthy`, `unhealthy` or `unknown`."""
         found = self._get(airflow.HEALTH_PATH)
         return {name: (found.get(name) or {}).get("status") or "unknown" for name in COMPONENTS}
+
+    @_understood
+    def heartbeats(self) -> dict[str, str | None]:
+        """The last sign of life of each component that gives one: an ISO 8601 time, or None before the first."""
+        found = self._get(airflow.HEALTH_PATH)
+        signs = {name: (found.get(name) or {}).get(f"latest_{name}_heartbeat") for name in COMPONENTS}
+        return {name: sign for name, sign in signs.items() if name != COMPONENTS[0]}
 
     @_understood
     def import_faults(self) -> tuple[ImportFault, ...]:

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.status import Status
 
@@ -35,12 +35,18 @@ class Console:
         self.json = False
         self.verbose = False
         self.command = ""
-        self._plain = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
+        self._dumb = environ.get("TERM") == "dumb"
+        self._plain = bool(environ.get("NO_COLOR")) or self._dumb
 
     @property
     def is_terminal(self) -> bool:
         """Whether a person looks at stderr."""
         return self.err.isatty()
+
+    @property
+    def can_redraw(self) -> bool:
+        """Whether data goes to a terminal that can write over what it shows."""
+        return self.out.isatty() and not self._dumb
 
     def coloured(self, stream: TextIO) -> bool:
         """Whether `stream` shows colours."""
@@ -78,6 +84,17 @@ class Console:
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         for row in [header, *rows]:
             self.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def live(self, frames: Iterable[Sequence[str]]) -> None:
+        """Lines of data, each frame in the place of the one before; only where `can_redraw`."""
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+        from rich.text import Text
+
+        screen = RichConsole(file=self.out, highlight=False, no_color=self._plain)
+        with Live(console=screen, auto_refresh=False) as shown:
+            for frame in frames:
+                shown.update(Text.from_ansi("\n".join(frame)), refresh=True)
 
     # messages
 

@@ -64,17 +64,19 @@ class DagFile:
     Attributes:
         token: by which a parse of it is asked for.
         parsed_at: when its last parse began, in seconds since the epoch; 0 before the first.
+        parse_seconds: how long that took.
     """
 
     token: str
     parsed_at: float
+    parse_seconds: float = 0.0
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> DagFile:
         """From the `DAGResponse` of one of its DAGs."""
         ended = moment(body["last_parsed_time"])
-        began = ended.timestamp() - (body["last_parse_duration"] or 0.0) if ended else 0.0
-        return cls(str(body["file_token"]), began)
+        seconds = float(body["last_parse_duration"] or 0.0)
+        return cls(str(body["file_token"]), ended.timestamp() - seconds if ended else 0.0, seconds)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -140,11 +140,14 @@ def examine(
             )
     clean = Redactor()
     return tuple(
-        Finding(
-            one.check, one.level, clean.clean(one.message), clean.clean(one.fix), one.exit_code, one.repair
-        )
+        replace(one, message=clean.clean(one.message), fix=clean.clean(one.fix or _what_to_do(one)))
         for one in found
     )
+
+
+def _what_to_do(finding: Finding) -> str:
+    """For an error that is its own explanation: whatever is not well has a way on."""
+    return "" if finding.level == "ok" else "correct that, then run `astro doctor` again"
 
 
 _REPORT = "please report it; `astro doctor --bundle FILE` collects what helps"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import tarfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from astro_cli import paths
 from astro_cli.cli import build_app
 from astro_cli.doctor import CHECKS, Finding, Place, examine, exit_code
+from astro_cli.errors import AstroError
 from astro_cli.state import SandboxState
 from tests.fake_engine import EMPTY_ENGINE, FakeEngine, SilentEngine
 
@@ -62,6 +64,25 @@ def test_a_check_that_breaks_is_a_finding(project: Path):
         ("ok", "so far"),
         ("problem", "the check broke: RuntimeError: boom"),
     ]
+
+
+def test_whatever_is_not_well_has_a_fix(project: Path, tmp_path: Path):
+    def refuses(place: Place):
+        yield from ()
+        raise AstroError("it does not work")
+
+    (project / ".env").write_text("= broken\n")
+    shutil.rmtree(project / "dags")
+    engine = with_engine(tmp_path, MemTotal=1, SystemTime="2001-01-01T00:00:00Z")
+    try:
+        environ = {**os.environ, "DOCKER_HOST": engine.url, "SSL_CERT_FILE": "/none.pem"}
+        found = examine(Place(environ, project), [*CHECKS, ("x", refuses)])
+    finally:
+        engine.close()
+    wrong = {each.check: each.fix for each in found if each.level != "ok"}
+    assert set(wrong) >= {"project", "memory", "clock", "certificates", "package index", "x"}
+    assert [check for check, fix in wrong.items() if not fix] == []
+    assert {each.fix for each in found if each.level == "ok"} == {""}
 
 
 def test_no_engine_is_a_warning_where_local_processes_do_and_else_exit_code_4(project: Path, tmp_path: Path):

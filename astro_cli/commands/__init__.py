@@ -46,6 +46,7 @@ AIRFLOW_COMMANDS = (
     CommandSpec("scale", "Have more or fewer Celery workers.", "scale"),
     CommandSpec("kill", "Remove the sandbox with all its data.", "kill"),
     CommandSpec("ps", "Show services, health, memory and the URL.", "ps"),
+    CommandSpec("top", "Show live how Airflow is doing.", "top"),
     CommandSpec("logs", "Show what the services wrote.", "logs"),
     CommandSpec("parse", "Check every DAG file in a moment.", "parse"),
     CommandSpec("test", "Run a DAG once, leaving no trace.", "test"),

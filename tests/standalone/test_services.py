@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import smtplib
 import socket
+import tarfile
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import docker
 import pytest
 
+from astro_cli.runtime.docker import IMAGE_UID
+from tests.canaries import files_for_everybody, processes_with
 from tests.engine.astro import Astro, run_dag, wait_for, wait_for_dag
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ SIGNED = {
     "SignedHeaders=host, Signature=none",
     "Content-Type": "application/octet-stream",
 }
+CANARY = "canary-e2d41b"
 CONFIG = """
 services:
   s3:
@@ -105,8 +112,8 @@ def port(lab: Astro, service: str) -> int:
     return int(lab.services()[service]["ports"][0])
 
 
-def ask(url: str, *, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
-    request = urllib.request.Request(url, data=body, method=method, headers=SIGNED)
+def ask(url: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, data=body, method=method, headers={**SIGNED, **headers})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
@@ -143,6 +150,41 @@ def test_a_dag_reaches_all_of_them_as_a_run_as_a_test_and_under_pytest(lab: Astr
     mails = lab.json("airflow", "mail")["mails"]
     assert [(mail["to"], mail["subject"]) for mail in mails] == [(["you@example.com"], "all good")] * 3
     assert "<b>yes</b>" in lab("airflow", "mail", "3").stdout
+
+
+def test_no_credential_of_a_service_is_shown_to_others(
+    lab: Astro, engine: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    with smtplib.SMTP("127.0.0.1", port(lab, "mail"), timeout=60) as client, suppress(smtplib.SMTPException):
+        client.login("me", CANARY)
+    for service in ("s3", "http-stub"):
+        ask(f"http://127.0.0.1:{port(lab, service)}/raw", Authorization=f"AWS {CANARY}:{CANARY}")
+    (kept,) = Path(lab.environ["HOME"]).rglob("secrets.json")
+    made = json.loads(kept.read_text())
+    assert "warehouse" in made
+    secrets = {CANARY, *made.values()}
+    told = {
+        " ".join(words): str(lab(*words, code=None))
+        for words in (
+            *(("airflow", "start", "--no-browser", each) for each in ("--json", "--verbose")),
+            *(("airflow", command, "--json") for command in ("ps", "list", "logs", "mail")),
+            ("config", "list", "--json"),
+            ("doctor", "--bundle", str(tmp_path / "bundle.tgz"), "--json"),
+        )
+    }
+    with tarfile.open(tmp_path / "bundle.tgz") as bundle:
+        told |= {each.name: bundle.extractfile(each).read().decode() for each in bundle}
+    if engine == "docker":
+        docker_client = docker.DockerClient(base_url=request.getfixturevalue("engine_url"), timeout=60)
+        for each in docker_client.containers.list(all=True, filters={"label": f"astro.path={lab.folder}"}):
+            told[each.name] = str([each.attrs, each.image.attrs, each.image.history()])
+        docker_client.close()
+    assert {where for where, text in told.items() for each in secrets if each in text} == set()
+    known = {each.encode() for each in secrets}
+    assert processes_with(known, "cmdline") == {}
+    assert set(processes_with(known, "environ")) <= {IMAGE_UID if engine == "docker" else os.getuid()}
+    files = files_for_everybody(Path(lab.environ["HOME"]), lab.folder)
+    assert [path for path, content in files.items() if any(each in content for each in known)] == []
 
 
 def test_an_outage_of_the_stub_begins_and_ends(lab: Astro):

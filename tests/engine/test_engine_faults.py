@@ -1,0 +1,100 @@
+"""What happens to the engine itself under a running sandbox: on one of our own, which other tests do not share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import docker
+import pytest
+
+from astro_cli.airflow import DEFAULT_VERSION
+from astro_cli.image import engine_image, postgres_image
+from tests.deploy.host import Host, missing
+from tests.engine.astro import COMMAND, Astro, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A Docker engine that tests may stop, and fill the disk of."""
+    if reason := missing():
+        pytest.skip(reason)
+    host = Host(tmp_path_factory.mktemp("host"))
+    yield host
+    host.close()
+
+
+@pytest.fixture(scope="module")
+def shop(host: Host, engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Astro]:
+    """A sandbox on it, with a run in its history; astro runs in its network, where the ports are."""
+    parent = Path(tempfile.mkdtemp(prefix="astro-test-", dir="/var/lib"))  # what both file systems have
+    parent.chmod(0o755)
+    home = tmp_path_factory.mktemp("home")
+    here = Astro(parent, environment(home, engine_url))
+    here("airflow", "init", "shop")
+    Astro(parent / "shop", here.environ)("airflow", "build")
+    giver = docker.DockerClient(base_url=engine_url, timeout=600)
+    with host.engine() as taker:
+        taker.api.timeout = 600
+        for name in (engine_image(DEFAULT_VERSION), postgres_image(DEFAULT_VERSION)):
+            taker.images.load(giver.images.get(name).save(named=name))
+    giver.close()
+    inside = ("nsenter", f"--net={host.root.parent / 'ns/net'}")
+    shop = Astro(parent / "shop", environment(home, host.docker_host), (*inside, *COMMAND))
+    try:
+        shop.start()
+        shop("airflow", "trigger", "hello_astro", "--wait")
+        yield shop
+    finally:
+        Astro(parent / "shop", here.environ)("airflow", "kill", "--yes", code=None)
+        shutil.rmtree(parent)
+
+
+def runs(shop: Astro) -> list[str]:
+    """The runs in the history, and that one more succeeds."""
+    shop("airflow", "trigger", "hello_astro", "--wait")
+    return [run["state"] for run in shop.json("airflow", "runs", "hello_astro")["runs"]]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["in order", "killed"])
+def test_an_engine_that_comes_back_has_the_sandbox_and_its_history(
+    shop: Astro, host: Host, how: signal.Signals
+):
+    before = runs(shop)
+    if how is signal.SIGTERM:
+        host.stop_engine()
+    else:
+        for pid in host.processes("dockerd"):
+            os.kill(pid, how)
+    assert "error: " in shop("airflow", "ps", code=4).stderr
+    assert "error: " in shop("airflow", "start", "--no-browser", code=4).stderr
+    host.start_engine()
+    shop("airflow", "ps")
+    shop.start()
+    shop.wait_until_healthy()
+    assert runs(shop) == ["success", *before]
+
+
+@pytest.mark.long
+def test_a_full_disk_of_the_engine_is_named_and_nothing_is_lost(shop: Astro, host: Host):
+    before = runs(shop)
+    shop("airflow", "stop")
+    shop.write("include/big.bin", "x" * (60 << 20))
+    host.fill_disk(left=20 << 20)
+    try:
+        error = shop.json("start", "--no-browser", code=1)
+        assert "disk" in error["message"], error
+        assert error["hint"]
+    finally:
+        host.free_disk()
+    shop.start()
+    shop.wait_until_healthy()
+    assert runs(shop) == ["success", *before]
