@@ -239,7 +239,7 @@ def parse(text: str, *, name: str) -> Node:
         mark = exc.problem_mark or exc.context_mark
         line = f":{mark.line + 1}" if mark else ""
         reason = " ".join(part for part in (exc.problem, exc.context) if part)
-        if "maximum nesting depth" in reason:  # the parser's own bound, which it reaches before we see an event
+        if "maximum nesting depth" in reason:  # libyaml's own bound, reached before its first event
             raise ProjectError(f"{name}{line}: {_TOO_DEEP}") from exc
         raise ProjectError(f"{name}{line}: not valid YAML: {reason}") from exc
     except yaml.YAMLError as exc:
