@@ -20,7 +20,8 @@ from astro_cli.build_context import project_context, write_context
 from astro_cli.errors import AstroError, ProjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     import pathspec
 
@@ -207,17 +208,22 @@ class VolumeStore:
     Args:
         image: an image that the engine has; nothing of it runs.
         tag: names the current version.
+        labels: of that container.
     """
 
-    def __init__(self, api: DockerApi, volume: str, image: str, tag: str) -> None:
+    def __init__(self, api: DockerApi, volume: str, image: str, tag: str, labels: Mapping[str, str]) -> None:
         self._api = api
         self._volume = volume
         self._image = image
         self._tag = tag
+        self._labels = labels
+
+    def _door(self) -> AbstractContextManager[VolumeDoor]:
+        return self._api.volume_door(self._volume, self._image, self._labels)
 
     def current(self) -> Published | None:
         """See `BundleStore`."""
-        with self._api.volume_door(self._volume, self._image) as door:
+        with self._door() as door:
             version = door.read(f"tags/{self._tag}")
             content = door.read(f"blobs/{version.decode().strip()}") if version else None
         return _published(content) if content else None
@@ -226,19 +232,19 @@ class VolumeStore:
         """See `BundleStore`."""
         layer = json.loads(bundle.manifest)["layers"][0]["digest"]
         files = {_hexadecimal(layer): bundle.layer, _hexadecimal(bundle.digest): bundle.manifest}
-        with self._api.volume_door(self._volume, self._image) as door:
+        with self._door() as door:
             door.write({f"blobs/{name}": content for name, content in files.items()}, owner=UID)
             self._point(door, bundle.digest)
 
     def keep(self, digests: Iterable[str], tags: Iterable[str]) -> None:
         """Write down what releases still need; of the rest the janitor removes what no run needs either."""
         needed = {"versions": sorted(map(_hexadecimal, digests)), "tags": sorted(tags)}
-        with self._api.volume_door(self._volume, self._image) as door:
+        with self._door() as door:
             door.write({KEEP: json.dumps(needed).encode()}, owner=UID)
 
     def point(self, digest: str) -> None:
         """See `BundleStore`."""
-        with self._api.volume_door(self._volume, self._image) as door:
+        with self._door() as door:
             if door.read(f"blobs/{_hexadecimal(digest)}") is None:
                 raise _unknown(digest)
             self._point(door, digest)

@@ -50,6 +50,8 @@ FIRST_PORT = 18_080
 NOT_FOUND = 404
 RELEASE_KIND = "release"
 CERTIFICATE = "astro.digest.certificate"
+TASK_OF = "com.docker.swarm.service.name"
+"""Label of the engine's own: the service that a container is of."""
 
 _HEADS = (
     "psql -qAt \"$DATABASE\" -c 'SELECT 1' >/dev/null; "
@@ -303,7 +305,8 @@ class SwarmTarget:
         return stack.dags_tag(self.names, release)
 
     def _dags(self, release: Release) -> VolumeStore:
-        return VolumeStore(self.api.api, self.names.of("dags"), release.image, self._dags_tag(release))
+        tag = self._dags_tag(release)
+        return VolumeStore(self.api.api, self.names.of("dags"), release.image, tag, self.names.labels)
 
     def _ensure_network(self) -> None:
         found = self._inspect("networks", self.names.prefix)
@@ -421,7 +424,7 @@ class SwarmTarget:
     def _run_job(self, spec: Mapping[str, Any], failure: str) -> list[str]:
         """Run a job to its end; returns its lines."""
         name = spec["Name"]
-        self.api.remove_service(name)  # left by a run that was killed
+        self._remove_job(name)  # left by a run that was killed
         self.api.put_service(spec)
         try:
             deadline = time.monotonic() + JOB_SECONDS
@@ -440,13 +443,18 @@ class SwarmTarget:
                 time.sleep(LOOK_SECONDS)
             raise AstroError(f"{failure}: it did not end within {JOB_SECONDS / 60:.0f} minutes")
         finally:
-            tasks = self.api.tasks(name)
-            self.api.remove_service(name)
-            for task in tasks:  # the engine forgets a job's container, and leaves it lying
-                engine = self._engine_of(task)
-                if engine is not None and swarm_tasks.container_of(task):
-                    with engine.reached():
-                        engine.api.remove_container(swarm_tasks.container_of(task))
+            self._remove_job(name)
+
+    def _remove_job(self, name: str) -> None:
+        if self.api.service(name) is None:
+            return
+        tasks = self.api.tasks(name)
+        self.api.remove_service(name)
+        for task in tasks:  # the engine forgets a job's container, and leaves it lying
+            engine = self._engine_of(task)
+            if engine is not None and swarm_tasks.container_of(task):
+                with engine.reached():
+                    engine.api.remove_container(swarm_tasks.container_of(task))
 
     def _engine_of(self, task: Mapping[str, Any]) -> SwarmApi | None:  # noqa: ARG002 - see `ClusterTarget`
         """The engine that a task is on, if it can be reached."""
@@ -541,7 +549,7 @@ class SwarmTarget:
 
     def _wait_gone(self, services: Sequence[str], lock: Lock) -> None:
         """Wait until no container of these services is left; an engine ends them after their tasks."""
-        filters = {f"com.docker.swarm.service.name={self.names.of(name)}" for name in services}
+        filters = {f"{TASK_OF}={self.names.of(name)}" for name in services}
         engines = self._engines()
         while any(
             engine.filtered("/containers/json", label=[each]) for engine in engines for each in filters
@@ -706,11 +714,36 @@ class SwarmTarget:
         for reference in {each.image for each in releases} - images:
             for engine in self._engines():
                 _remove_quietly(engine, f"/images/{reference}")
+        self._remove_leftovers(images)
         self._keep_dags(kept)
         needed = {name for each in kept for name in each.secrets.values()}
         for name, each in self._store.stored().items():
             if name not in needed and each["Spec"]["Labels"].get("astro.role") == stack.USER:
                 self.api.forget("secrets", name)
+
+    def _remove_leftovers(self, images: set[str]) -> None:
+        """Remove what runs have left that were killed: jobs, ended containers, images that became no release.
+
+        Args:
+            images: of the releases that stay.
+        """
+        for name, service in self.api.services(self._label).items():
+            if self._is_mine(service) and service["Spec"]["Labels"].get(labels.KIND) == "job":
+                self._remove_job(name)
+        services = self.api.services(self._label)
+        for engine in self._engines():
+            for each in engine.filtered(
+                "/containers/json", label=[self._label], status=["created", "exited"]
+            ):
+                marks = each["Labels"]
+                is_of_service = marks.get(labels.SERVICE) == PROXY or marks.get(TASK_OF) in services
+                if self._has_my_labels(marks) and not is_of_service:
+                    with engine.reached():
+                        engine.api.remove_container(each["Id"])
+            for each in engine.filtered("/images/json", reference=[self.names.prefix]):
+                for name in each["RepoTags"] if each["Id"] not in images else ():
+                    if name.startswith(f"{self.names.prefix}:"):
+                        _remove_quietly(engine, f"/images/{name}")
 
     def _keep_dags(self, kept: Sequence[Release]) -> None:
         """Let versions of the DAGs go that no release needs which can be returned to."""

@@ -191,12 +191,18 @@ class DockerApi:
                 self.client.remove_container(container, force=True)
 
     @contextmanager
-    def volume_door(self, volume: str, image: str) -> Iterator[VolumeDoor]:
-        """A way to a volume's files: a container of `image` that sees the volume and is never started."""
+    def volume_door(self, volume: str, image: str, labels: Mapping[str, str]) -> Iterator[VolumeDoor]:
+        """A way to a volume's files: a container of `image` that sees the volume and is never started.
+
+        Args:
+            labels: by which it is found, should a kill leave it there.
+        """
         with self._translated():
             mount = docker.types.Mount(VolumeDoor.PLACE, volume, type="volume")
             host_config: Any = self.client.create_host_config(mounts=[mount], network_mode="none")
-            door = self.client.create_container(image=image, command=["true"], host_config=host_config)["Id"]
+            door = self.client.create_container(
+                image=image, command=["true"], host_config=host_config, labels=dict(labels)
+            )["Id"]
             try:
                 yield VolumeDoor(self.client, door)
             finally:

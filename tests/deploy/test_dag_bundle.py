@@ -162,7 +162,7 @@ def image(api: DockerApi) -> Iterator[str]:
 def test_a_volume_holds_versions_without_a_registry_and_nothing_runs_for_it(tmp_path, api, volume, image):
     old = pack(project(tmp_path / "a", {"dags/a.py": "A"}), revision="1")
     new = pack(project(tmp_path / "b", {"dags/a.py": "B"}), revision="2")
-    store = VolumeStore(api, volume, image, "prod")
+    store = VolumeStore(api, volume, image, "prod", {})
     before = {each["Id"] for each in api.client.containers(all=True)}
     assert store.current() is None
     store.publish(old)
@@ -176,7 +176,7 @@ def test_a_volume_holds_versions_without_a_registry_and_nothing_runs_for_it(tmp_
     assert current.digest == old.digest
     with pytest.raises(AstroError, match="not there any more"):
         store.point("sha256:" + "0" * 64)
-    with api.volume_door(volume, image) as door:
+    with api.volume_door(volume, image, {}) as door:
         assert door.read(f"tags/{'prod'}") == old.digest.removeprefix("sha256:").encode() + b"\n"
     assert {each["Id"] for each in api.client.containers(all=True)} <= before
 

@@ -11,22 +11,25 @@ from dataclasses import replace
 import pytest
 
 from tests.deploy.deployed import NAME, SECRET, SECRET_NAME, Deployed
+from tests.deploy.host import poll
 from tests.deploy.test_failures import wait_for_no_ssh
 from tests.engine.astro import Astro
 
 SEED = int(os.environ.get("TEST_SEED") or time.time_ns() % 1_000_000)
-ROUNDS = 8
+ROUNDS = 6
 KILLED = (("deploy", NAME), ("deploy", NAME), ("deploy", NAME, "--dags"), ("deployment", "backup", NAME))
 """The commands, the likelier ones more than once."""
-NEXT = (("deploy", NAME), ("deploy", NAME), ("deployment", "rollback"))
+PATIENT = ("--wait", "1200")
+NEXT = (("deploy", NAME, *PATIENT), ("deploy", NAME, *PATIENT), ("deployment", "rollback"))
 KEPT_RELEASES = 5
+JOBS = ("-migrate", "-backup", "-restore", "-heads")
 
 
 @pytest.fixture
 def settled(live: Deployed) -> Deployed:
     """The deployment, with the project as it is now running on it."""
     live.take_back()
-    live.deploy()
+    live.deploy(*PATIENT)
     return live
 
 
@@ -65,7 +68,7 @@ def left_over(live: Deployed) -> set[str]:
         needed = {name for each in kept for name in each["secrets"].values()}
         found |= {f"secret {each.name}" for each in engine.secrets.list() if each.name not in needed}
         found |= {f"config {each.name}" for each in engine.configs.list() if each.name.endswith("-lock")}
-        found |= {f"service {name}" for name in services if name.endswith(("-migrate", "-backup", "-heads"))}
+        found |= {f"service {name}" for name in services if name.endswith(JOBS)}
     return found
 
 
@@ -75,7 +78,7 @@ def test_whatever_was_killed_the_next_deploy_works_and_nothing_is_lost(settled: 
     told = [f"TEST_SEED={SEED}"]
     settled.write_version("measured")
     began = time.monotonic()
-    settled.deploy()
+    settled.deploy(*PATIENT)
     seconds = time.monotonic() - began
     runs = settled.request("GET", "/api/v2/dags/slow/dagRuns")["total_entries"]
     records = [each["id"] for each in settled.releases()]
@@ -102,8 +105,27 @@ def test_whatever_was_killed_the_next_deploy_works_and_nothing_is_lost(settled: 
             assert len(known) == len(set(known))
             records = known
         settled.write_version("last")
-        settled.deploy()
+        settled.deploy(*PATIENT)
         settled.astro("deployment", "backup", NAME)
         assert left_over(settled) == set()
     finally:
         print("\n".join(told))
+
+
+@pytest.mark.long
+def test_what_a_killed_deploy_has_brought_goes_with_the_next(settled: Deployed) -> None:
+    settled.write_version("never")
+    with settled.host.engine() as engine:
+        before = {image.id for image in engine.images.list()}
+        process = settled.astro.spawn("deploy", NAME)
+        poll(lambda: {image.id for image in engine.images.list()} > before, "the image", seconds=600)
+        process.kill()
+        process.communicate(timeout=60)
+        # As a kill leaves it while a volume is looked into.
+        marks = settled.services()["scheduler"]["Labels"]
+        engine.containers.create(settled.images().pop(), "true", labels=marks)
+    assert {what.split()[0] for what in left_over(settled)} >= {"image", "container"}
+    settled.write_version("next")
+    settled.deploy(*PATIENT)
+    assert left_over(settled) == set()
+    assert settled.run() == "next next"
