@@ -270,8 +270,8 @@ class Host:
                 _kill(pid)
         for group in _CGROUPS.glob(f"*/{self.name}"):
             for processes in group.rglob("cgroup.procs"):
-                for pid in processes.read_text().split():
-                    _kill(int(pid))
+                for number in processes.read_text().split():
+                    _kill(int(number))
 
     def power_on(self) -> None:
         """Plug the cable in, and start the engine."""

@@ -119,7 +119,7 @@ def wait_for_run(url: str, dag_id: str, run_id: str, seconds: float = 300) -> st
     end = time.monotonic() + seconds
     state = "unknown"
     while time.monotonic() < end:
-        state = get(url, f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
+        state = str(get(url, f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"])
         if state in ("success", "failed"):
             return state
         time.sleep(0.5)
