@@ -156,6 +156,17 @@ def broker_config(password: str) -> str:
     )
 
 
+def metrics_environment(host: str, port: int) -> dict[str, str]:
+    """What has Airflow send its metrics there, each under one name, with tags."""
+    return {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": host,
+        "AIRFLOW__METRICS__STATSD_PORT": str(port),
+        "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",
+        "AIRFLOW__METRICS__LEGACY_NAMES_ON": "False",
+    }
+
+
 EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
 PARALLELISM = "AIRFLOW__CORE__PARALLELISM"
 ONE_AT_A_TIME = "SequentialExecutor"

@@ -35,6 +35,12 @@ PORTS = {
 }
 """The kinds that astro brings, and their ports: in the container, and if they are free on this host."""
 
+METRICS, METRICS_PORT = "metrics", 9102
+"""What takes Airflow's metrics: a service that a project does not declare but asks for with `start --metrics`."""
+
+HOSTED = {WAREHOUSE: "postgres", METRICS: "airflow"}
+"""Kinds that have no container of their own, and the one they are in."""
+
 PAGE = 1
 """Which of the ports of `mail` shows what was caught."""
 
@@ -52,6 +58,7 @@ NAMES_TAKEN = {
     "log-server",
     "proxy",
     "worker",
+    METRICS,
 }
 """No service of a project can be called so."""
 
@@ -71,7 +78,7 @@ class ProjectService:
     """One service as the project declares it.
 
     Attributes:
-        kind: one of `PORTS`, or `own`.
+        kind: one of `PORTS`, `metrics`, or `own`.
         ports: on which it listens in its container; the first is what connections lead to.
         fixed: of these, the ports of this host that the project insists on.
         connections: id of an Airflow connection to what it says beyond the address: a path, or a URI.
@@ -122,7 +129,13 @@ class PlacedService:
         inside = self.service.ports[index]
         if site.services_on_loopback:
             return "127.0.0.1", self.ports[inside]
-        return ("postgres", 5432) if self.service.kind == WAREHOUSE else (self.name, inside)
+        host = HOSTED.get(self.service.kind, self.name)
+        return host, 5432 if self.service.kind == WAREHOUSE else inside
+
+
+METRICS_SERVICE = ProjectService(
+    METRICS, METRICS, (METRICS_PORT,), health=Health("http", METRICS_PORT, "/health")
+)
 
 
 def read_services(root: Path) -> tuple[ProjectService, ...]:

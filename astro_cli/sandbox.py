@@ -26,6 +26,7 @@ from astro_cli.envfile import load_env
 from astro_cli.errors import AstroError, Interrupted, ProjectError, UnhealthyError, UsageError
 from astro_cli.objects import Objects, api_bodies, load_objects
 from astro_cli.project_services import (
+    METRICS_SERVICE,
     WAREHOUSE,
     connection_variable,
     read_services,
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from astro_cli.snapshots import Snapshot
     from astro_cli.workers import WorkerGroup
 
+ON = "on"
+"""Of the setting `sandbox.metrics`."""
 LOCAL, CELERY = "local", "celery"
 """The two shapes of a sandbox: what runs its tasks."""
 LAST_LINES = 15
@@ -321,6 +324,11 @@ class Sandbox:
                 found[service.group] = (*found.get(service.group, ()), service.name)
         return found
 
+    @property
+    def collects_metrics(self) -> bool:
+        """Whether this sandbox has the service that takes Airflow's metrics."""
+        return self.state.known_id is not None and self.state.get("metrics") == ON
+
     def served_queues(self) -> frozenset[str] | None:
         """The queues that the workers of the project's file listen to; None in the local shape."""
         if self.state.known_id is None or self.state.get("executor") != CELERY:
@@ -358,7 +366,7 @@ class Sandbox:
                 f"the project has no folder `dags` ({root / 'dags'})",
                 hint="make it (`mkdir dags`), or write the missing files with `astro airflow init --force`",
             )
-        services = read_services(root)
+        services = (*read_services(root), *self._metrics())
         self._warn_of_hidden(services, objects, environment, report)
         hot = tuple(hot_objects.read_hot_files(root))
         hot_folder = (hot_objects.FOLDER,) if hot else ()
@@ -375,6 +383,11 @@ class Sandbox:
             services=services,
             workers=workers,
         )
+
+    def _metrics(self) -> tuple[ProjectService, ...]:
+        """The service that takes Airflow's metrics, where it is wanted."""
+        wanted = self._settings.text("sandbox.metrics") or self.state.get("metrics")
+        return (METRICS_SERVICE,) if wanted == ON else ()
 
     def _workers(self, count: int | None) -> tuple[WorkerGroup, ...]:
         """The groups of Celery workers to run; none where the LocalExecutor runs the tasks.
@@ -457,6 +470,7 @@ class Sandbox:
                 key=key_id(stack.private["AIRFLOW__CORE__FERNET_KEY"]),
                 service_ports=service_ports.remembered(placed) or None,
                 executor=CELERY if inputs.workers else None,
+                metrics=ON if METRICS_SERVICE in inputs.services else None,
                 workers={**self._known_workers(), **{each.name: each.count for each in inputs.workers}}
                 or None,
             )
@@ -507,6 +521,7 @@ class Sandbox:
             added=placed,
             added_environment=task_environment(placed, site, secrets),
             workers=inputs.workers,
+            metrics=next((each.address(site) for each in placed if each.service == METRICS_SERVICE), None),
         )
 
     def _running_port(self) -> int | None:

@@ -155,6 +155,7 @@ def build_stack(
     added: tuple[PlacedService, ...] = (),
     added_environment: Mapping[str, str] | None = None,
     workers: tuple[WorkerGroup, ...] = (),
+    metrics: tuple[str, int] | None = None,
 ) -> Stack:
     """Resolve the table for one project.
 
@@ -163,6 +164,7 @@ def build_stack(
         added: the services that the project declares.
         added_environment: how tasks find these.
         workers: groups of Celery workers, which then run the tasks.
+        metrics: host and port that take Airflow's metrics.
 
     The user's environment wins over the sandbox's settings, except for `airflow.RESERVED`.
     """
@@ -171,6 +173,8 @@ def build_stack(
     )
     if not any(name.startswith(hot_objects.PREFIX) for name in user_environment):
         own |= hot_objects.backend_environment(hot_objects_kinds, site.project)
+    if metrics is not None:
+        own |= airflow.metrics_environment(*metrics)
     private = {**(added_environment or {}), **airflow.private_environment(secrets, site=site)}
     reserved: tuple[str, ...] = airflow.RESERVED
     if workers:

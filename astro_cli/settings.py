@@ -65,6 +65,11 @@ SETTINGS = (
         "What runs tasks: `local` beside the scheduler, or `celery` on workers of their own; default as last time.",
         choices=("local", "celery"),
     ),
+    SettingSpec(
+        "sandbox.metrics",
+        "Whether Airflow's own metrics are collected, for `top` and Prometheus; default as last time.",
+        choices=("on", "off"),
+    ),
     SettingSpec("sandbox.port", "Port of the web UI on this machine.", minimum=1, maximum=65535),
     SettingSpec("sandbox.parallelism", "Tasks that run at once.", minimum=1, maximum=64),
     SettingSpec("image.base", "Debian image that the engine image is built on.", "debian:trixie-slim"),

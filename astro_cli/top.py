@@ -1,18 +1,23 @@
 """How a sandbox is doing at one moment: signs of life, what waits and runs, tasks a minute, parsing, slots.
 
-All of it is asked of Airflow's API: it is there in every shape of a sandbox, and costs nothing while nobody looks.
+All of that is asked of Airflow's API, so it is there in every shape of a sandbox and costs nothing until somebody
+looks. What only Airflow's own metrics tell is added where they are collected (`start --metrics`).
 """
 
 from __future__ import annotations
 
+import http.client
+import json
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from astro_cli.dagrun import moment
+from astro_cli.ports import LOOPBACK
+from astro_cli.project_services import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from astro_cli.airflow_api import AirflowApi
@@ -21,6 +26,17 @@ if TYPE_CHECKING:
 
 STATES = ("running", "queued", "scheduled", "deferred", "up_for_retry")
 WINDOW = timedelta(minutes=1)
+METRICS_SECONDS = 2.0
+TIMERS = {
+    "scheduler loop": {"takes": "airflow.scheduler.scheduler_loop_duration"},
+    "a task": {
+        "is scheduled for": "airflow.task.scheduled_duration",
+        "queued for": "airflow.task.queued_duration",
+        "runs for": "airflow.task.duration",
+    },
+}
+"""Heading to what is measured, and Airflow's name for it."""
+FREE = "airflow.executor.open_slots"
 SHOWN = 3
 """Of files and workers, so that a reading stays on one screen."""
 
@@ -36,6 +52,8 @@ class Reading:
         parsing: how long the last parse of each DAG file took, in seconds.
         import_errors: the DAG files that cannot be imported.
         services: health of every service of the sandbox, Celery's workers among them.
+        metrics: what the service `metrics` tells, see its module; None where there is none.
+        metrics_url: where Prometheus finds the same.
     """
 
     time: str
@@ -47,11 +65,14 @@ class Reading:
     import_errors: tuple[str, ...]
     pools: tuple[PoolUse, ...]
     services: Mapping[str, str | None]
+    metrics: Mapping[str, Any] | None = None
+    metrics_url: str | None = None
 
 
 def read(api: AirflowApi, status: SandboxStatus, now: datetime) -> Reading:
     """Ask a running sandbox."""
     since = (now - WINDOW).isoformat()
+    port = next((each.ports[0] for each in status.services if each.name == METRICS and each.ports), None)
     return Reading(
         time=now.isoformat(timespec="seconds"),
         heartbeats={name: _ago(sign, now) for name, sign in api.heartbeats().items()},
@@ -62,7 +83,22 @@ def read(api: AirflowApi, status: SandboxStatus, now: datetime) -> Reading:
         import_errors=tuple(fault.file for fault in api.import_faults()),
         pools=api.pool_uses(),
         services={service.name: service.health for service in status.services},
+        metrics=_collected(port) if port is not None else None,
+        metrics_url=f"http://localhost:{port}/metrics" if port is not None else None,
     )
+
+
+def _collected(port: int) -> dict[str, Any] | None:
+    """What the service `metrics` tells; None while it does not answer, which is no reason to see nothing."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=METRICS_SECONDS)
+    try:
+        connection.request("GET", "/metrics.json")
+        told = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return told if isinstance(told, dict) else None
 
 
 def _ago(sign: str | None, now: datetime) -> float | None:
@@ -80,7 +116,38 @@ def as_lines(reading: Reading) -> tuple[tuple[str, str], ...]:
         ("import errors", _several(reading.import_errors) or "none"),
         ("slots in use", _several([_pool(pool) for pool in reading.pools])),
         ("services", _services(reading.services)),
+        *_of_metrics(reading),
     )
+
+
+def _of_metrics(reading: Reading) -> Iterator[tuple[str, str]]:
+    if reading.metrics_url is None:
+        return
+    told = reading.metrics
+    if told is None:
+        yield "metrics", f"no answer at {reading.metrics_url}"
+        return
+    for heading, names in TIMERS.items():
+        spans = {word: _span(told["timers"], name) for word, name in names.items()}
+        yield f"{heading} *", ", ".join(f"{word} {span}" for word, span in spans.items() if span) or "none"
+    free = (f"{each['value']:.0f} of {_executor(each)}" for each in told["gauges"] if each["name"] == FREE)
+    yield "free slots", ", ".join(free) or "-"
+    series = sum(len(told[kind]) for kind in ("counters", "gauges", "timers"))
+    yield "metrics", f"{series} series at {reading.metrics_url}  (* of the last minute)"
+
+
+def _span(timers: Sequence[Mapping[str, Any]], name: str) -> str:
+    """What one timer, whatever its tags, measured in the last minute."""
+    found = [each["last_minute"] for each in timers if each["name"] == name and each["last_minute"]["count"]]
+    count = sum(each["count"] for each in found)
+    if not count:
+        return ""
+    mean = sum(each["mean"] * each["count"] for each in found) / count
+    return f"{mean:.2f} s (at most {max(each['max'] for each in found):.2f} s)"
+
+
+def _executor(gauge: Mapping[str, Any]) -> str:
+    return str(gauge["tags"].get("executor_class_name", "the executor"))
 
 
 def _heartbeat(name: str, ago: float | None) -> str:

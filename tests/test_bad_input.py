@@ -87,6 +87,8 @@ COMMAND_LINES = [
     Bad("airflow list extra", USAGE, "unexpected extra argument"),
     Bad("airflow stop extra", USAGE, "unexpected extra argument"),
     Bad("airflow kill extra", USAGE, "unexpected extra argument"),
+    Bad("airflow top extra", USAGE, "unexpected extra argument"),
+    Bad("airflow top --every 0", USAGE, "--every"),
     Bad("airflow build extra", USAGE, "unexpected extra argument"),
     Bad("airflow start extra", USAGE, "unexpected extra argument"),
     Bad("airflow poweroff extra", USAGE, "unexpected extra argument"),

@@ -60,6 +60,7 @@ LAYERS = (
         "service_ports",
         "warehouse",
         "mailbox",
+        "top",
         "project_init",
         "runs",
         "objects_sync",

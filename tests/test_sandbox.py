@@ -11,6 +11,7 @@ from astro_cli.errors import AstroError, Interrupted, LockedError, ProjectError,
 from astro_cli.project import Project
 from astro_cli.runtime.engine import Change, LogLine, PortTakenError, ServiceStatus
 from astro_cli.sandbox import Sandbox, StartOptions
+from astro_cli.services import Stack
 from astro_cli.settings import load_settings
 from tests.fakes import FakeAirflow, FakeEngine, SilentReport, airflow_answers, healthy_services, serve
 from tests.free_port import free_port
@@ -194,6 +195,36 @@ def test_an_executor_that_ran_one_task_at_a_time_still_does_and_one_that_is_gone
     with pytest.raises(ProjectError, match="no MesosExecutor") as refused:
         sandbox(root, FakeEngine()).start(StartOptions(), SilentReport())
     assert "Celery, Kubernetes or Edge" in str(refused.value.hint)
+
+
+def test_metrics_are_collected_where_asked_for_and_then_until_told_otherwise(root: Path):
+    def started(**environ: str) -> Stack:
+        engine = FakeEngine()
+        sandbox(root, engine, **environ).start(StartOptions(), SilentReport())
+        return engine.stacks[0]
+
+    def sends(stack: Stack) -> bool:
+        assert bool(stack.added) == ("AIRFLOW__METRICS__STATSD_ON" in stack.environment)
+        return bool(stack.added)
+
+    assert not sends(started())
+    first = started(ASTRO_SANDBOX_METRICS="on")
+    assert sends(first)
+    (metrics,) = first.added
+    assert first.environment["AIRFLOW__METRICS__STATSD_HOST"] == "airflow"
+    again = started()
+    assert sends(again)
+    assert again.added[0].ports == metrics.ports
+    assert not sends(started(ASTRO_SANDBOX_METRICS="off"))
+    assert not sends(started())
+
+
+def test_settings_of_ones_own_for_metrics_win(root: Path):
+    (root / ".env").write_text("AIRFLOW__METRICS__STATSD_HOST=mine.example\n")
+    engine = FakeEngine()
+    sandbox(root, engine, ASTRO_SANDBOX_METRICS="on").start(StartOptions(), SilentReport())
+    assert "AIRFLOW__METRICS__STATSD_HOST" not in engine.stacks[0].environment
+    assert engine.stacks[0].private["AIRFLOW__METRICS__STATSD_HOST"] == "mine.example"
 
 
 def test_a_service_of_the_project_reaches_tasks_and_keeps_its_port(root: Path):

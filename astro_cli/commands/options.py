@@ -111,7 +111,7 @@ def services_meant(app: App, words: Sequence[str], *, also: Iterable[str] = ()) 
         UsageError: a word names no service.
     """
     from astro_cli.airflow import BROKER
-    from astro_cli.project_services import read_services
+    from astro_cli.project_services import METRICS, read_services
     from astro_cli.services import service_names
 
     if not words:
@@ -119,6 +119,8 @@ def services_meant(app: App, words: Sequence[str], *, also: Iterable[str] = ()) 
     groups = app.sandbox.workers()
     members = [name for group in groups.values() for name in group]
     celery = [*groups, *members, BROKER] if groups else []
-    added = (each.name for each in read_services(app.project.root))
+    added = [each.name for each in read_services(app.project.root)]
+    if app.sandbox.collects_metrics:
+        added.append(METRICS)
     names = service_names(words, also=(*also, *added, *celery))
     return tuple(dict.fromkeys(each for name in names for each in groups.get(name, (name,))))

@@ -69,6 +69,14 @@ def start(
             min=1, max=32, show_default=False, help="How many Celery workers. Default: as last time."
         ),
     ] = None,
+    metrics: Annotated[
+        bool | None,
+        typer.Option(
+            "--metrics/--no-metrics",
+            help="Collect Airflow's own metrics, for `top` and Prometheus. Default: as last time; at first not.",
+            show_default=False,
+        ),
+    ] = None,
     database_url: DatabaseUrl = None,
     env: EnvFiles = None,
     settings_file: SettingsFile = None,
@@ -103,6 +111,7 @@ def start(
     app = obj(ctx)
     app.override("sandbox.engine", engine, "--engine")
     app.override("sandbox.executor", executor, "--executor")
+    app.override("sandbox.metrics", None if metrics is None else ("off", "on")[metrics], "--metrics")
     app.override("sandbox.database_url", database_url, "--database-url")
     start_and_show(app, options, browser=not no_browser)
     if watch:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
 from astro_cli.errors import AstroError, ProjectError
-from astro_cli.project_services import WAREHOUSE
+from astro_cli.project_services import HOSTED, METRICS, WAREHOUSE
 from astro_cli.runtime import docker_services, docker_workers
 from astro_cli.runtime.docker_services import epoch
 from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus, ServiceStatus
@@ -142,7 +142,7 @@ class DockerEngine:
             if each.service.kind == "own":
                 if each.service.image is not None:
                     images[each.name] = self._builder().pulled(each.service.image, report)
-            elif each.service.kind != WAREHOUSE:
+            elif each.service.kind not in HOSTED:
                 images[each.name] = self._builder().stand_ins(environment.airflow_version, report)
         return images
 
@@ -305,7 +305,7 @@ class DockerEngine:
         self, stack: Stack, environment: Environment, images: Mapping[str, str]
     ) -> tuple[ContainerSpec, ...]:
         uid = self._container_uid(stack.root)
-        supervisor_config = {
+        supervisor_config: dict[str, Any] = {
             "services": {spec.name: ["airflow", *spec.command] for spec in hosted_by("airflow")},
             "health_url": f"http://127.0.0.1:{airflow.API_PORT}{airflow.HEALTH_PATH}",
             "database": {"host": "postgres", "port": 5432},
@@ -318,6 +318,14 @@ class DockerEngine:
             (port for each in stack.added if each.service.kind == WAREHOUSE for port in each.ports.values()),
             None,
         )
+        ports = {airflow.API_PORT: stack.port}
+        files = [PrivateFile(f"{RUN_DIR}/environment.json", json.dumps(dict(stack.private)), uid)]
+        for each in stack.added:
+            if each.service.kind == METRICS:
+                supervisor_config["programs"] = {each.name: docker_services.METRICS_PROGRAM}
+                files.append(docker_services.metrics_config(each, uid))
+                ports.update(each.ports)
+        files.append(PrivateFile(f"{RUN_DIR}/config.json", json.dumps(supervisor_config), uid))
         folders = [Mount(str(stack.root / folder), f"{airflow.HOME}/{folder}") for folder in stack.folders]
         return (
             ContainerSpec(
@@ -338,11 +346,8 @@ class DockerEngine:
                 user=f"{uid}:0",
                 environment=stack.environment,
                 mounts=(Mount(_volume(stack, "logs"), f"{airflow.HOME}/logs"), *folders),
-                ports={airflow.API_PORT: stack.port},
-                files=(
-                    PrivateFile(f"{RUN_DIR}/config.json", json.dumps(supervisor_config), uid),
-                    PrivateFile(f"{RUN_DIR}/environment.json", json.dumps(dict(stack.private)), uid),
-                ),
+                ports=ports,
+                files=tuple(files),
                 stop_seconds=STOP_SECONDS,
                 marks=docker_services.marks(stack),
             ),
@@ -488,11 +493,15 @@ class DockerEngine:
         added = docker_services.declared(parts["airflow"]["Labels"]) if "airflow" in parts else {}
         wanted = {
             *CONTAINERS,
-            *(name for name, told in added.items() if told["kind"] != WAREHOUSE),
+            *(name for name, told in added.items() if told["kind"] not in HOSTED),
             *docker_workers.names(inspected),
         }
         running = sum(detail["State"]["Running"] for name, detail in inspected.items() if name in wanted)
         postgres = self._postgres_status(inspected.get("postgres"), told, memory=memory)
+        hosted = {
+            WAREHOUSE: replace(postgres, name=WAREHOUSE, memory=None),
+            METRICS: _service_status(METRICS, inspected.get("airflow"), told),
+        }
         image = self._image(inspected.get("airflow"))
         return SandboxStatus(
             sandbox_id=sandbox_id,
@@ -507,7 +516,7 @@ class DockerEngine:
                     for spec in hosted_by("airflow")
                 ),
                 *docker_workers.statuses(inspected, self._told, self._memory if memory else None),
-                *docker_services.statuses(added, inspected, postgres, self._memory if memory else None),
+                *docker_services.statuses(added, inspected, hosted, self._memory if memory else None),
             ),
             airflow_version=(image.get("Config") or {}).get("Labels", {}).get(labels.AIRFLOW_VERSION),
             image_created=epoch(image.get("Created")),
@@ -611,9 +620,9 @@ def _volume(stack: Stack, role: str) -> str:
 
 
 def _container_of(service: str) -> str:
-    """The container in which a service runs: one of the project's has its own, and the warehouse is in Postgres."""
-    name = "postgres" if service == WAREHOUSE else service
-    return next((spec.container for spec in SERVICES if spec.name == name), name)
+    """The container in which a service runs: most of the project's have their own."""
+    found = next((spec.container for spec in SERVICES if spec.name == service), service)
+    return HOSTED.get(service, found)
 
 
 def _stop_order(container: Mapping[str, Any]) -> int:

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from astro_cli.errors import AstroError
+from astro_cli.project_services import METRICS
 from astro_cli.runtime.engine import LogLine
 from astro_cli.services import ONE_SHOT, hosted_by
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from astro_cli.runtime.engine_http import EngineReader
 
 HEADER = 8
-_AIRFLOW_NAMES = {spec.name for spec in hosted_by("airflow")} | set(ONE_SHOT)
+_AIRFLOW_NAMES = {spec.name for spec in hosted_by("airflow")} | {METRICS, *ONE_SHOT}
 
 
 def read(reader: EngineReader, containers: Mapping[str, str], query: LogQuery) -> Iterator[LogLine]:

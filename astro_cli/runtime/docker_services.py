@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from astro_cli import airflow, labels
-from astro_cli.project_services import WAREHOUSE, fill, own_words
+from astro_cli.project_services import HOSTED, fill, own_words
 from astro_cli.runtime import service_health
 from astro_cli.runtime.engine import ServiceStatus
 from astro_cli.runtime.plan import ContainerSpec, Mount, PrivateFile
@@ -31,6 +31,9 @@ DATA = "/data"
 SEED = "/project"
 """The folder of the project that a stand-in reads."""
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - inside the container; published on loopback
+METRICS_CONFIG = "/run/astro/metrics.json"
+METRICS_PROGRAM = ("env", "-i", "python3", "/opt/astro/standins/metrics.py", METRICS_CONFIG)
+"""Runs beside Airflow, without its environment, which holds secrets."""
 STOP_SECONDS = 10
 RESTARTS = 10
 LATE_SECONDS = 60.0
@@ -69,8 +72,15 @@ def containers(
         if each.service.kind == "own"
         else _stand_in(stack, each, images[each.name], user)
         for each in stack.added
-        if each.service.kind != WAREHOUSE
+        if each.service.kind not in HOSTED
     )
+
+
+def metrics_config(each: PlacedService, user: int) -> PrivateFile:
+    """What `METRICS_PROGRAM` reads."""
+    inside = {port: port for port in each.service.ports}
+    told = config(each, host=EVERYWHERE, ports=inside, data="", read=None)
+    return PrivateFile(METRICS_CONFIG, json.dumps(told), user)
 
 
 def _stand_in(stack: Stack, each: PlacedService, image: str, user: int) -> ContainerSpec:
@@ -141,7 +151,7 @@ def declared(marked: Mapping[str, str]) -> dict[str, Any]:
 def statuses(
     told: Mapping[str, Any],
     inspected: Mapping[str, Any],
-    postgres: ServiceStatus,
+    hosted: Mapping[str, ServiceStatus],
     measure: Callable[[str], int | None] | None,
 ) -> Iterable[ServiceStatus]:
     """How each service is.
@@ -149,16 +159,17 @@ def statuses(
     Args:
         told: see `declared`.
         inspected: name to what the engine says of the container.
-        postgres: the server in which the warehouse lives.
+        hosted: kind to how those are that are in another service's container.
         measure: gives the memory of a container; None where nobody asks for it.
     """
-    plain = {name: plain_status(name, inspected.get(name), measure) for name in told}
+    plain = {
+        name: hosted.get(entry["kind"]) or plain_status(name, inspected.get(name), measure)
+        for name, entry in told.items()
+    }
     well = service_health.look(told, [name for name, status in plain.items() if status.state == "running"])
     for name, entry in told.items():
         status = plain[name]
-        if entry["kind"] == WAREHOUSE:
-            status = replace(postgres, name=name, memory=None)
-        elif name in well:
+        if name in well:
             late = time.time() - (status.started_at or 0.0) > LATE_SECONDS
             status = replace(status, health="healthy" if well[name] else "unhealthy" if late else "starting")
         yield replace(status, ports=tuple(entry["ports"]))

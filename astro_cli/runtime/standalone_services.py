@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import astro_cli
 from astro_cli.ports import LOOPBACK
-from astro_cli.project_services import WAREHOUSE, fill, own_words
+from astro_cli.project_services import METRICS, WAREHOUSE, fill, own_words
 from astro_cli.runtime import service_health
 from astro_cli.runtime.stand_in_config import config, redis_options
 
@@ -88,7 +88,8 @@ def _command(
         port = each.ports[each.service.ports[0]]
         return [str(workshop.redis(python, report)), *redis_options(LOOPBACK, port, str(data))]
     program = STAND_INS / f"{each.service.kind.replace('-', '_')}.py"
-    return [str(workshop.stand_ins(python, report)), "-Es", str(program), str(file)]
+    interpreter = python if each.service.kind == METRICS else workshop.stand_ins(python, report)
+    return [str(interpreter), "-Es", str(program), str(file)]
 
 
 def _plain(environment: Mapping[str, str]) -> dict[str, str]:

@@ -72,7 +72,7 @@ def project(engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def url(project: Astro) -> str:
     """Two workers for everything, one for heavy tasks; nothing is done where they run already."""
-    found: str = project.start("--executor", "celery", "--workers", "2")["url"]
+    found: str = project.start("--executor", "celery", "--workers", "2", "--metrics")["url"]
     for dag_id in ("chain", "daily", "routed", "patient", "struck"):
         wait_for_dag(found, dag_id, seconds=180)
     return found
@@ -129,6 +129,12 @@ def test_the_same_dags_run_on_workers_each_queue_on_its_own_and_their_logs_are_r
     said = project("airflow", "logs", "heavy").stdout
     assert "ready." in said
     assert "worker-1" not in said
+
+    def started_on_a_worker() -> list[str]:
+        counters = project.json("airflow", "top")["metrics"]["counters"]
+        return [each["tags"]["task_id"] for each in counters if each["name"] == "airflow.ti.start"]
+
+    wait_for(lambda: "lift" in started_on_a_worker(), started_on_a_worker)
 
 
 def test_workers_are_locked_up_like_the_rest_and_show_no_secret(url: str, containers: Containers):

@@ -102,7 +102,7 @@ def lab(on_engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     astro.write("dags/uses_services.py", USES_SERVICES)
     astro.write("tests/test_services.py", TEST)
     try:
-        astro.start()
+        astro.start("--metrics")
         yield astro
     finally:
         astro("airflow", "kill", "--yes", "--no-snapshot", code=None)
@@ -134,7 +134,7 @@ def listeners(wanted: int) -> set[str]:
 
 def test_every_service_is_healthy_and_listens_on_the_loopback_interface_only(lab: Astro):
     services = lab.services()
-    added = ("s3", "warehouse", "http-stub", "mail", "redis", "clock")
+    added = ("s3", "warehouse", "http-stub", "mail", "redis", "clock", "metrics")
     assert {name: services[name]["health"] for name in added} == dict.fromkeys(added, "healthy")
     for name in added:
         for number in services[name]["ports"]:
@@ -150,6 +150,25 @@ def test_a_dag_reaches_all_of_them_as_a_run_as_a_test_and_under_pytest(lab: Astr
     mails = lab.json("airflow", "mail")["mails"]
     assert [(mail["to"], mail["subject"]) for mail in mails] == [(["you@example.com"], "all good")] * 3
     assert "<b>yes</b>" in lab("airflow", "mail", "3").stdout
+
+
+def test_top_shows_what_airflow_knows_and_what_its_metrics_tell(lab: Astro):
+    def ended() -> list[dict[str, Any]]:
+        metrics = lab.json("airflow", "top")["metrics"]
+        return [each for each in metrics["counters"] if each["name"] == "airflow.ti.finish"]
+
+    wait_for(ended, lambda: lab("airflow", "logs", "metrics").stdout)
+    assert {"dag_id": "uses_services", "task_id": "use_all", "state": "success"} in [
+        each["tags"] for each in ended()
+    ]
+    told = lab.json("airflow", "top")
+    assert told["parsing"]["uses_services.py"] > 0
+    assert None not in told["heartbeats"].values()
+    page = ask(told["metrics_url"])[1].decode()
+    assert 'airflow_ti_finish_total{dag_id="uses_services",task_id="use_all",state="success"} ' in page
+    assert "metrics are taken" in lab("airflow", "logs", "metrics").stdout
+    lab("airflow", "restart", "metrics")
+    wait_for(lambda: lab.services()["metrics"]["health"] == "healthy", lab.services)
 
 
 def test_no_credential_of_a_service_is_shown_to_others(
