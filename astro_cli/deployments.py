@@ -275,7 +275,8 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
         counts = fields["replicas"].mapping(optional=AIRFLOW_SERVICES)
         values["replicas"] = {key: child.integer(1, 20) for key, child in counts.items()}
     if "resources" in fields:
-        limits = fields["resources"].mapping(optional=tuple(service.name for service in SERVICES))
+        groups = (group.name for group in values.get("workers", ()))
+        limits = fields["resources"].mapping(optional=(*(service.name for service in SERVICES), *groups))
         values["resources"] = {key: _resources(child) for key, child in limits.items()}
     if "parallelism" in fields:
         values["parallelism"] = fields["parallelism"].integer(1, 256)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astro_cli import yamlfile
@@ -30,7 +31,6 @@ from astro_cli.settings import PROJECT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
     from typing import Any
 
     from astro_cli.airflow_api import AirflowApi
@@ -137,6 +137,17 @@ class Remote:
         project = self._app.project
         return Names(project.project_id, project.name, self.deployment.name)
 
+    @property
+    def more_services(self) -> tuple[str, ...]:
+        """The services that it has and a sandbox has not."""
+        from astro_cli.deploy import stack
+        from astro_cli.deploy.proxy import PROXY
+        from astro_cli.deployments import SWARM
+
+        groups = tuple(group.name for group in self.deployment.workers)
+        spread = (stack.LOG_SERVER.name,) if self.deployment.target == SWARM else ()
+        return (stack.JANITOR.name, PROXY, *((stack.BROKER,) if groups else ()), *spread, *groups)
+
     def secrets(self) -> Secrets:
         """The values of its secrets."""
         return resolve_secrets(self.deployment, self._app.project.root, self._app.environ)
@@ -154,9 +165,11 @@ class Remote:
     @contextmanager
     def target(self) -> Iterator[SwarmTarget]:
         """Its target, connected."""
-        with open_target(
-            self.deployment, self.names, self._app.environ, lambda: self._app.docker.api
-        ) as target:
+        wanted = self.deployment
+        if wanted.registry_authority:
+            path = self._app.project.root / Path(wanted.registry_authority).expanduser()
+            wanted = replace(wanted, registry_authority=str(path))
+        with open_target(wanted, self.names, self._app.environ, lambda: self._app.docker.api) as target:
             target.check()
             yield target
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from astro_cli.deployments_file import with_deployment, without_deployment
 from astro_cli.errors import ProjectError, UsageError
 from astro_cli.remote import add_deployment, change_variables, remove_deployment, write_variables
 from astro_cli.settings import load_settings
+from astro_cli.workers import WorkerGroup
 
 HEAD = "project:\n  id: abcdef123456\n  name: shop\n"
 
@@ -43,6 +45,64 @@ def test_a_host_is_all_that_is_needed(tmp_path: Path):
     assert one(tmp_path, "host: ssh://deploy@vm1:2222") == Deployment(
         "prod", (Host("ssh://deploy@vm1:2222", address="deploy@vm1", port=2222),)
     )
+
+
+SWARM = """\
+target: swarm
+hosts: [ssh://deploy@vm1, {url: ssh://deploy@vm2, private: 10.0.0.2}]
+registry: registry.example/team/shop
+"""
+
+
+def test_a_swarm_has_several_hosts_a_registry_and_celery_workers_on_each(tmp_path: Path):
+    found = one(tmp_path, SWARM)
+    assert found.hosts == (
+        Host("ssh://deploy@vm1", "deploy@vm1"),
+        Host("ssh://deploy@vm2", "deploy@vm2", private="10.0.0.2"),
+    )
+    assert found.workers == (WorkerGroup("worker", count=2),)
+    assert found.publish == Publish(bind="0.0.0.0")
+    assert found.where == "ssh://deploy@vm1, ssh://deploy@vm2"
+    told = found.on_target()
+    assert (told["target"], told["executor"]) == ("swarm", "celery")
+    assert told["workers"] == {"worker": {"count": 2, "concurrency": 4, "queues": []}}
+    assert json.loads(json.dumps(told)) == told, "a record reads back as what it was written from"
+
+
+def test_groups_of_workers_are_read_as_those_of_a_sandbox(tmp_path: Path):
+    found = one(
+        tmp_path, f"{SWARM}workers: {{gpu: {{count: 1, queues: [gpu]}}}}\nresources: {{gpu: {{cpus: 2}}}}"
+    )
+    assert found.workers == (WorkerGroup("gpu", count=1, queues=("gpu",)),)
+    assert found.resources == {"gpu": Resources(cpus=2)}
+
+
+def test_a_host_may_have_celery_workers_too_and_is_what_it_was_without(tmp_path: Path):
+    assert one(tmp_path, "host: ssh://vm\nexecutor: celery").workers == (WorkerGroup("worker", count=1),)
+    plain = one(tmp_path, "host: ssh://vm").on_target()
+    assert not {"target", "workers", "registry"} & set(plain), "an older release must be the same"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("target: swarm\nhosts: [ssh://vm]", 'missing key "registry"'),
+        ("target: swarm\nhost: ssh://vm\nregistry: r.example/x", "did you mean `hosts`"),
+        ("target: swarm\nhosts: []\nregistry: r.example/x", "hosts must name a host"),
+        ("target: swarm\nhosts: [ssh://vm, ssh://vm]\nregistry: r.example/x", "named twice"),
+        (
+            "target: swarm\nhosts: [{url: ssh://vm, private: vm}]\nregistry: r.example/x",
+            "must be an IP address",
+        ),
+        (f"{SWARM}publish: {{bind: 127.0.0.1}}", "bind must be 0.0.0.0"),
+        (f"{SWARM}executor: local\nworkers: {{worker: {{}}}}", "workers need `executor: celery`"),
+        (f"{SWARM}workers: {{proxy: {{}}}}", "one of astro's services"),
+        (f"{SWARM}executor: kubernetes", "executor"),
+        ("host: ssh://vm\nregistry_authority: ca.pem", "registry_authority"),
+    ],
+)
+def test_a_swarm_that_is_wrong_is_refused_in_a_sentence(tmp_path: Path, fields: str, words: str):
+    assert words in refusal(tmp_path, fields)
 
 
 def test_every_field_is_understood(tmp_path: Path):
@@ -348,6 +408,35 @@ def test_every_field_is_a_flag_of_add(tmp_path: Path, monkeypatch):
         pytest=True,
         require_clean=True,
     )
+
+
+def test_a_swarm_is_added_with_each_of_its_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from typer.testing import CliRunner
+
+    from astro_cli.cli import build_app
+
+    root = project(tmp_path, "")
+    monkeypatch.chdir(root)
+    add = "deployment add prod --host ssh://a --host ssh://b --registry r.example/x --workers worker=5"
+
+    refused = CliRunner().invoke(build_app(), add.split())
+    assert refused.exit_code == 2
+    assert "only a swarm has several hosts" in refused.output
+    assert read_deployments(root) == {}
+
+    refused = CliRunner().invoke(build_app(), [*add.split(), "--target", "swarm", "--bind", "10.0.0.1"])
+    assert refused.exit_code == 3
+    assert "bind must be 0.0.0.0" in refused.output
+    assert read_deployments(root) == {}
+
+    done = CliRunner().invoke(
+        build_app(), [*add.split(), "--target", "swarm", "--registry-authority", "ca.pem"]
+    )
+    assert done.exit_code == 0, done.output
+    made = read_deployments(root)["prod"]
+    assert [host.url for host in made.hosts] == ["ssh://a", "ssh://b"]
+    assert made.workers == (WorkerGroup("worker", count=5),)
+    assert made.registry_authority == "ca.pem"
 
 
 def test_a_file_of_a_windows_editor_is_changed_and_one_in_another_encoding_refused(tmp_path: Path):

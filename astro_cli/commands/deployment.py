@@ -60,11 +60,20 @@ def inspect(
 def add(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the new deployment.")],
-    host: Annotated[str, typer.Option(metavar="URL", help="Where it lives: ssh://user@host:port")],
+    host: Annotated[
+        list[str],
+        typer.Option(
+            metavar="URL", help="Where it lives: ssh://user@host:port; each of several for a swarm."
+        ),
+    ],
     target: Annotated[str, typer.Option(help="Kind of target.")] = "host",
     registry: Annotated[
         str | None,
         typer.Option(metavar="HOST/REPO", help="Repository to push images to.", show_default=False),
+    ] = None,
+    registry_authority: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Who signed the registry's certificate.", show_default=False),
     ] = None,
     identity: Annotated[
         str | None, typer.Option(metavar="FILE", help="Private key for ssh.", show_default=False)
@@ -113,7 +122,13 @@ def add(
     ssh_config: Annotated[
         str | None, typer.Option(metavar="FILE", help="Configuration for ssh.", show_default=False)
     ] = None,
-    executor: Annotated[str | None, typer.Option(help="Airflow's executor.", show_default=False)] = None,
+    executor: Annotated[
+        str | None, typer.Option(metavar="local|celery", help="Airflow's executor.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP=N", help="How many Celery workers of a group.", show_default=False),
+    ] = None,
     replicas: Annotated[
         list[str] | None,
         typer.Option(metavar="SERVICE=N", help="How many of a service.", show_default=False),
@@ -143,6 +158,7 @@ def add(
     """Write a deployment into .astro/config.yaml; what stands there already stays as it is."""
     import shlex
 
+    from astro_cli.deployments import SWARM
     from astro_cli.remote import add_deployment
 
     app = obj(ctx)
@@ -154,12 +170,14 @@ def add(
     retention = {"releases": keep, "logs": keep_logs, "history": keep_history}
     fields: dict[str, Any] = {
         "target": target,
-        "host": host,
+        **({"hosts": host} if target == SWARM else {"host": _only(host)}),
         "identity": identity,
         "ssh_config": ssh_config,
         "registry": registry,
+        "registry_authority": registry_authority,
         "executor": executor,
-        "replicas": {name: int(n) if n.isdecimal() else n for name, n in _pairs(replicas).items()},
+        "workers": {name: {"count": n} for name, n in _counts(workers).items()},
+        "replicas": _counts(replicas),
         "resources": limits,
         "parallelism": parallelism,
         "drain": drain,
@@ -181,6 +199,18 @@ def add(
             f"added {made.name}: {made.where}. Next: `astro deploy {made.name} --dry-run`"
         ),
     )
+
+
+def _only(hosts: list[str]) -> str:
+    from astro_cli.errors import UsageError
+
+    if len(hosts) > 1:
+        raise UsageError("only a swarm has several hosts", hint="add `--target swarm`, or name one host")
+    return hosts[0]
+
+
+def _counts(given: list[str] | None) -> dict[str, int | str]:
+    return {name: int(n) if n.isdecimal() else n for name, n in _pairs(given).items()}
 
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
@@ -296,17 +326,20 @@ def ps(ctx: typer.Context, name: Deployment = None) -> None:
 
 
 def _show_services(console: Console, name: str, state: State, url: str) -> None:
+    spread = any(service.nodes for service in state.services)
     rows = [
         (
             service.name,
             f"{service.running}/{service.wanted}",
             str(service.release or "-"),
             str(service.draining or "-"),
+            *((" ".join(sorted(service.nodes)),) if spread else ()),
             service.error if service.running < service.wanted else "",
         )
         for service in state.services
     ]
-    console.table(("SERVICE", "RUNNING", "RELEASE", "DRAINING", "ERROR"), rows)
+    nodes = ("NODES",) if spread else ()
+    console.table(("SERVICE", "RUNNING", "RELEASE", "DRAINING", *nodes, "ERROR"), rows)
     console.note()
     running = f"release {state.current.id}" if state.current else "no release yet"
     console.note(f"{name}: {running}, {url}")
@@ -354,7 +387,9 @@ def destroy(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0
         return
     with app.console.progress() as report, remote.target() as target:
         target.destroy(report, lock_wait)
-    app.console.result({"removed": True}, lambda: app.console.line(f"{wanted.name} is removed from its host"))
+    app.console.result(
+        {"removed": True}, lambda: app.console.line(f"{wanted.name} is removed from {wanted.where}")
+    )
 
 
 def stop(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) -> None:

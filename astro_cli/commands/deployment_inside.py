@@ -38,16 +38,17 @@ def logs(
     from astro_cli.services import service_names
 
     app = obj(ctx)
+    remote = Remote(app, of)
     if follow and app.console.json:
         raise UsageError("--follow never ends, so it cannot be one JSON document", hint="leave out --json")
     pattern = pattern_of(grep)
     query = LogQuery(
-        services=service_names(service or (), also=("proxy",)),
+        services=service_names(service or (), also=remote.more_services),
         follow=follow,
         tail=tail,
         since=since_of(since) if since else None,
     )
-    with Remote(app, of).target() as target:
+    with remote.target() as target:
         lines = (line for line in target.logs(query) if pattern is None or pattern.search(line.text))
         if app.console.json:
             app.console.result({"lines": [asdict(line) for line in lines]})
@@ -73,9 +74,11 @@ def bash(
     of: DeploymentOption = None,
 ) -> None:
     """Open a shell beside a service of a deployment."""
+    from astro_cli.remote import Remote
     from astro_cli.services import service_names
 
-    raise typer.Exit(_inside(ctx, of, service_names([service])[0], ["bash"]))
+    known = Remote(obj(ctx), of).more_services
+    raise typer.Exit(_inside(ctx, of, service_names([service], also=known)[0], ["bash"]))
 
 
 def _inside(ctx: typer.Context, of: str | None, service: str, command: list[str]) -> int:

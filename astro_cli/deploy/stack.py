@@ -30,6 +30,8 @@ API_SERVER = "api-server"
 ENTRY = ("python3", f"{airflow.DEPLOYED_CODE}/entry.py")
 AIRFLOW_USER, AIRFLOW_UID, POSTGRES_UID = f"{airflow.UID}:0", str(airflow.UID), "999"
 GRACE_SECONDS = 30
+START_SECONDS = 600
+"""A busy machine is slow, not dead: how long a service may take to start is for `--wait` to say."""
 DAGS_FOLDER = "/run/astro/dags"
 """Where containers see the published versions of the DAGs."""
 TMP_BYTES = 256 * 1024**2
@@ -61,6 +63,8 @@ AUTHORITY = "authority"
 """PEM: who signed the registry's certificate."""
 CERTIFICATE = "certificate"
 """PEM: chain and key of the web UI's address, where the proxy is a service."""
+RELEASED = (USER, REGISTRY, AUTHORITY, CERTIFICATE)
+"""Those of which each release may have another; the others are the deployment's own."""
 
 _AIRFLOW_SECRETS = {
     KEYS: f"{SECRET_FOLDER}/keys.json",
@@ -505,5 +509,5 @@ def _health_of(*command: str) -> dict[str, Any]:
         "Interval": 5 * SECOND,
         "Timeout": 15 * SECOND,
         "Retries": 6,
-        "StartPeriod": 180 * SECOND,
+        "StartPeriod": START_SECONDS * SECOND,
     }

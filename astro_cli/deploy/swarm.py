@@ -637,7 +637,11 @@ class SwarmTarget:
             AstroError: the service does not run.
         """
         engine, container = self._place_of(service)
-        words = list(command) if service == stack.POSTGRES else [*stack.ENTRY, "run", *command]
+        words = (
+            list(command)
+            if service in (stack.POSTGRES, stack.BROKER, PROXY)
+            else [*stack.ENTRY, "run", *command]
+        )
         with engine.reached():
             return engine.api.run_inside(container, words, interactive=interactive, stdin=True)
 
@@ -718,7 +722,7 @@ class SwarmTarget:
         self._keep_dags(kept)
         needed = {name for each in kept for name in each.secrets.values()}
         for name, each in self._store.stored().items():
-            if name not in needed and each["Spec"]["Labels"].get("astro.role") == stack.USER:
+            if name not in needed and each["Spec"]["Labels"].get("astro.role") in stack.RELEASED:
                 self.api.forget("secrets", name)
 
     def _remove_leftovers(self, images: set[str]) -> None:

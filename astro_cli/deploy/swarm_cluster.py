@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.airflow import DEPLOYED_CODE
@@ -68,6 +69,7 @@ class ClusterTarget(SwarmTarget):
         self._environ = environ
         self._credentials = credentials
         self._push = push
+        self._down: list[str] = []
 
     # the nodes
 
@@ -107,7 +109,7 @@ class ClusterTarget(SwarmTarget):
         if lost is not None and self._deployment.database == BUNDLED:
             raise TargetError(
                 f"{lost['Description']['Hostname']} is down, and the metadata database is there",
-                hint="bring it back first; a database of your own (`database: secret:NAME`) is on no node",
+                hint="bring it back first; if it is gone for good with the data, `docker node rm --force` it",
             )
         if not holders or lost is not None:
             self.api.mark_node(self._own_id, {label: "true"})
@@ -129,8 +131,9 @@ class ClusterTarget(SwarmTarget):
 
     def _push_and_pull(self, image_id: str, tags: Sequence[str], report: Report) -> str:
         reference = self._push(image_id, tags, report)
+        known = self._down
         self._ensure_swarm()
-        for url in self._down:
+        for url in set(self._down) - set(known):
             report.warn(f"{url} is down: nothing runs there until it is back")
         report.step("pull on every node")
         self._pull_everywhere(reference)
@@ -180,13 +183,11 @@ class ClusterTarget(SwarmTarget):
 
     @cached_property
     def _authority(self) -> str:
-        from pathlib import Path
-
         path = self._deployment.registry_authority
         if not path:
             return ""
         try:
-            return Path(path).expanduser().read_text(encoding="ascii")
+            return Path(path).read_text(encoding="ascii")
         except (OSError, ValueError) as exc:
             raise UsageError(
                 f"registry_authority: {path} cannot be read: {exc}", hint="correct the path"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy.ssh import SshConnection
-from astro_cli.deploy.swarm_api import SWARM_PORT, SwarmApi
+from astro_cli.deploy.swarm_api import LOOPBACK, SWARM_PORT, SwarmApi
 from astro_cli.errors import EngineError, TargetError
 from astro_cli.runtime.endpoint import Endpoint
 
@@ -205,6 +205,11 @@ class Nodes:
         wanted = MANAGERS if len(self._deployment.hosts) >= MANAGERS else 1
         there = [node for node in manager.api.nodes() if node["Spec"]["Role"] == "manager"]
         addresses = [node["ManagerStatus"]["Addr"] for node in there]
+        if addresses[0].startswith(LOOPBACK):
+            raise TargetError(
+                f"the swarm of {manager.host.url} listens on loopback alone, so no other host can join it",
+                hint="it was made for deployments with `target: host`: destroy these first, or take another host",
+            )
         count = len(there)
         for engine in joining:
             if engine is manager:

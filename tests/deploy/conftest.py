@@ -6,20 +6,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deploy import deployed
+from tests.deploy import clustered, deployed
 from tests.deploy.host import Host, missing
+from tests.deploy.lab import make_lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.deploy.clustered import Clustered
     from tests.deploy.deployed import Deployed
+    from tests.deploy.lab import Lab
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the second host, so that `-m "not deploy"` leaves it out."""
     for item in items:
         names = getattr(item, "fixturenames", ())
-        if {"host", "deployed_host"} & set(names):
+        if {"host", "deployed_host", "lab"} & set(names):
             item.add_marker(pytest.mark.deploy)
             if "engine_url" in names:
                 item.add_marker(pytest.mark.engine)
@@ -50,3 +53,20 @@ def deployed_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 def live(deployed_host: Host, engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """A project in a git repository whose first version is deployed. Tests leave it healthy, in any version."""
     return deployed.first(tmp_path_factory.mktemp("deployed"), deployed_host, engine_url)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three hosts that reach each other, and a registry that they trust."""
+    if reason := missing():
+        pytest.skip(reason)
+    with make_lab(tmp_path_factory.mktemp("lab")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Lab, engine_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clustered]:
+    """A project that is deployed to a swarm of them. Tests leave it healthy, in any version."""
+    made = clustered.first(tmp_path_factory.mktemp("clustered"), lab, engine_url)
+    yield made
+    made.sink.close()

@@ -256,8 +256,12 @@ class Deployed:
             return str(locks[0].attrs["Spec"]["Labels"].get("astro.step", "begin")) if locks else ""
 
 
-def first(folder: Path, host: Host, engine_url: str) -> Deployed:
-    """Make a project below `folder`, and deploy its first version."""
+def first(folder: Path, host: Host, engine_url: str, more: str = "") -> Deployed:
+    """Make a project below `folder`, and deploy its first version.
+
+    Args:
+        more: lines of the deployment's configuration.
+    """
     (folder / "home").mkdir()
     variables = environment(folder / "home", engine_url)
     variables |= {"ASTRO_SSH_CONFIG": str(host.login().config), SECRET_NAME: SECRET}
@@ -266,7 +270,7 @@ def first(folder: Path, host: Host, engine_url: str) -> Deployed:
     with (folder / "shop/.astro/config.yaml").open("a") as file:
         file.write(
             f"deployments:\n  {NAME}:\n    host: {host.url}\n    secrets: [{SECRET_NAME}]\n    drain: 10m\n"
-            f"    publish:\n      bind: 0.0.0.0\n      port: {PORT}\n      url: {deployed.url}\n"
+            f"    publish:\n      bind: 0.0.0.0\n      port: {PORT}\n      url: {deployed.url}\n{more}"
         )
     for name in ("asset_report.py", "hello_astro.py"):
         (folder / "shop/dags" / name).unlink()

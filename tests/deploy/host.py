@@ -117,7 +117,8 @@ class Switch:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd="/", env={"PATH": _PATH},
         )  # fmt: skip
         assert self._holder.stdout is not None
-        self._holder.stdout.readline()
+        with self._holder.stdout as told:
+            told.readline()
         self.ip("link", "add", "switch", "type", "bridge")
         self.ip("link", "set", "switch", "up")
         self._plug("machine")

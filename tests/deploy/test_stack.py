@@ -13,6 +13,7 @@ from astro_cli.deploy.proxy import proxy_container
 from astro_cli.deploy.swarm_secrets import address_and_password
 from astro_cli.deployments import Deployment, Host, Publish, Resources
 from astro_cli.releases import Release
+from astro_cli.workers import WorkerGroup
 
 NAMES = stack.Names("abcdef123456", "My Shop!", "prod")
 SECRETS = {
@@ -234,3 +235,123 @@ def test_the_address_in_the_browser_follows_the_configuration():
 )
 def test_the_databases_password_is_no_argument(address: str, lines: list[str]):
     assert address_and_password(address).splitlines() == lines
+
+
+SPREAD = replace(
+    DEPLOYMENT,
+    target="swarm",
+    registry="registry.example:5000/team/shop",
+    executor="celery",
+    workers=(
+        WorkerGroup("worker", count=3),
+        WorkerGroup("gpu", count=1, concurrency=2, queues=("gpu", "big")),
+    ),
+)
+SPREAD_SECRETS = {role: f"{role}-1" for role in ("broker", "broker-config", "registry", "authority")}
+SPREAD_IDS = {**IDS, **{name: f"id-of-{name}" for name in SPREAD_SECRETS.values()}}
+
+
+def spread_release(deployment: Deployment = SPREAD) -> Release:
+    made = release(deployment)
+    companions = {**made.companions, "broker": "sha256:4"}
+    return replace(made, secrets={**SECRETS, **SPREAD_SECRETS}, companions=companions)
+
+
+def spread_services(deployment: Deployment = SPREAD) -> dict[str, Any]:
+    made = spread_release(deployment)
+    return {row.name: stack.airflow_service(NAMES, row, made, SPREAD_IDS) for row in stack.services_of(made)}
+
+
+def test_on_several_nodes_there_are_groups_of_workers_and_a_log_server_on_each():
+    made = spread_services()
+    assert list(made) == [
+        *("api-server", "log-server", "scheduler", "dag-processor", "triggerer", "janitor", "worker", "gpu")
+    ]
+    assert made["log-server"]["Mode"] == {"Global": {}}
+    assert made["worker"]["Mode"] == {"Replicated": {"Replicas": 3}}
+    arguments = container(made["gpu"])["Args"]
+    assert arguments[arguments.index("celery") :][:6] == [
+        *("celery", "worker", "--concurrency", "2", "--queues", "gpu,big")
+    ]
+
+
+def test_workers_may_finish_their_tasks_and_the_scheduler_then_has_none():
+    grace = {
+        name: container(each)["StopGracePeriod"] // stack.SECOND for name, each in spread_services().items()
+    }
+    assert (grace["worker"], grace["gpu"], grace["scheduler"]) == (90, 90, 30)
+    local = spread_services(replace(SPREAD, executor="local", workers=()))
+    assert container(local["scheduler"])["StopGracePeriod"] // stack.SECOND == 90
+    assert environment(local["scheduler"])["AIRFLOW__CORE__EXECUTOR"] == "astro_executor.LocalExecutor"
+
+
+def test_the_log_server_of_a_node_is_called_as_its_tasks_say():
+    made = spread_services()
+    name = container(made["log-server"])["Hostname"]
+    assert environment(made["worker"])["ASTRO_LOG_HOST"] == name == "logs-{{.Node.Hostname}}"
+    assert environment(made["worker"])["AIRFLOW__CORE__HOSTNAME_CALLABLE"] == "astro_node.log_host"
+
+
+def test_dags_come_from_the_registry_with_login_and_authority_from_secrets():
+    worker = spread_services()["worker"]
+    (bundle,) = json.loads(environment(worker)["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])
+    assert bundle["kwargs"] == {
+        "tag": "dags-my-shop-prod-7",
+        "url": "https://registry.example:5000",
+        "repository": "team/shop",
+        "credentials": "/run/secrets/astro/registry",
+        "ca": "/run/secrets/astro/authority",
+        "refresh_interval": 2,
+    }
+    files = {each["File"]["Name"] for each in container(worker)["Secrets"]}
+    assert {"/run/secrets/astro/registry", "/run/secrets/astro/authority"} <= files
+    assert [each["Target"] for each in container(worker)["Mounts"]] == ["/opt/airflow/logs"]
+
+
+def test_the_tag_of_a_version_of_the_dags_fits_into_a_registry():
+    long = stack.Names("x", "p" * 50, "d" * 24)
+    tag = stack.dags_tag(long, replace(spread_release(), id=99_999))
+    assert len(f"{tag}-{'0' * 64}") <= 128
+
+
+def test_database_broker_and_backups_are_where_their_data_is():
+    made = spread_release()
+    pinned = [
+        stack.postgres_service(NAMES, made, SPREAD_IDS, config=("c", "i")),
+        stack.broker_service(NAMES, made, SPREAD_IDS),
+        stack.postgres_job(NAMES, "backup", made, SPREAD_IDS, "true"),
+    ]
+    for service in pinned:
+        assert service["TaskTemplate"]["Placement"] == {
+            "Constraints": ["node.labels.astro.data.my-shop-prod==true"]
+        }
+    assert "Placement" not in stack.postgres_job(NAMES, "backup", release(), IDS, "true")["TaskTemplate"]
+
+
+def test_with_a_database_of_ones_own_the_broker_may_be_anywhere():
+    made = spread_release(replace(SPREAD, database="secret:DATABASE_URL"))
+    assert "Placement" not in stack.broker_service(NAMES, made, SPREAD_IDS)["TaskTemplate"]
+
+
+def test_the_proxy_has_the_port_of_every_node():
+    made = stack.proxy_service(NAMES, spread_release(), SPREAD_IDS, config=("c", "i"))
+    assert made["Mode"] == {"Global": {}}
+    assert made["UpdateConfig"]["Order"] == "stop-first", "two cannot have one port"
+    assert made["EndpointSpec"] == {
+        "Mode": "dnsrr",
+        "Ports": [{"Protocol": "tcp", "TargetPort": 8080, "PublishMode": "host", "PublishedPort": 8080}],
+    }
+
+
+def test_a_host_with_workers_shares_its_logs_and_dags_in_volumes():
+    made = release(replace(DEPLOYMENT, executor="celery", workers=(WorkerGroup("worker", count=2),)))
+    made = replace(made, secrets={**SECRETS, **SPREAD_SECRETS})
+    rows = {row.name: row for row in stack.services_of(made)}
+    assert "log-server" not in rows
+    worker = stack.airflow_service(NAMES, rows["worker"], made, SPREAD_IDS)
+    assert [each["Target"] for each in container(worker)["Mounts"]] == [
+        "/opt/airflow/logs",
+        stack.DAGS_FOLDER,
+    ]
+    assert "ASTRO_LOG_HOST" not in environment(worker)
+    assert "Placement" not in worker["TaskTemplate"]

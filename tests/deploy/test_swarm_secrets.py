@@ -127,3 +127,24 @@ def test_a_digest_tells_the_same_value_and_nothing_else():
     assert not is_digest_of("", "")
     assert "canary" not in digest
     assert digest_of("canary") != digest
+
+
+def test_celery_and_its_broker_know_one_password_that_is_made_once(store, swarm):
+    first = store.ensure_broker()
+    assert store.ensure_broker() == first
+    password = swarm.data[first["broker-config"]].partition("requirepass ")[2].split("\n")[0]
+    assert len(password) == 48
+    address = json.loads(swarm.data[first["broker"]])["AIRFLOW__CELERY__BROKER_URL"]
+    assert address == f"redis://:{password}@broker:6379/0"
+    swarm.lose(first["broker-config"])
+    second = store.ensure_broker()
+    assert not set(second.values()) & set(first.values()), "half of a pair is of no use"
+
+
+def test_a_text_is_a_new_secret_only_when_it_is_another(store, swarm):
+    first = store.ensure_text("registry", "one")
+    assert store.ensure_text("registry", "one") == first
+    assert store.has_text("registry", "one")
+    assert not store.has_text("registry", "two")
+    assert swarm.data[store.ensure_text("registry", "two")] == "two"
+    assert len(swarm.data) == 2

@@ -51,3 +51,9 @@ def test_tasks_of_other_releases_say_nothing(release: int | None, count: int):
     tasks = [task("running"), task("running", release="8"), task("failed", release="8")]
 
     assert len(of_release(tasks, release)) == count
+
+
+def test_one_on_each_node_is_up_when_as_many_run_as_there_are_nodes():
+    made = {"Spec": {"Mode": {"Global": {}}}, "ServiceStatus": {"DesiredTasks": 2}}
+    assert not is_up(made, [task("running")])
+    assert is_up(made, [task("running"), task("running")])
