@@ -177,8 +177,15 @@ def test_an_edit_applies_to_the_next_request_and_a_mistake_is_the_answer(stub: S
         routes.write_text(ROUTES)
 
 
-def test_a_mistake_at_the_start_ends_it_with_its_place(tmp_path: Path):
-    (tmp_path / "routes.yaml").write_text("routes:\n  - {path: new, respond: {}}\n")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("routes:\n  - {path: new, respond: {}}\n", "routes.yaml: routes[0].path must begin with /\n"),
+        ("#" * 1024**2 + "\nroutes: []\n", "routes.yaml is larger than 1024 KiB\n"),
+    ],
+)
+def test_a_mistake_at_the_start_ends_it_with_its_place(tmp_path: Path, text: str, words: str):
+    (tmp_path / "routes.yaml").write_text(text)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"host": "127.0.0.1", "port": free_port(), "fixtures": str(tmp_path)}))
     done = subprocess.run(
@@ -186,7 +193,7 @@ def test_a_mistake_at_the_start_ends_it_with_its_place(tmp_path: Path):
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stdout == "routes.yaml: routes[0].path must begin with /\n"
+    assert done.stdout == words
 
 
 def test_mails_are_kept_in_order_shown_and_forgotten(tmp_path: Path):

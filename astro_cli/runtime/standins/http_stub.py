@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 CONTROL = "/__stub__"
 REQUESTS_KEPT = 1000
 LONGEST_DELAY = 3600
+LARGEST_ROUTES = 1024 * 1024
+"""Bytes of routes.yaml; what is answered lies in files of its own."""
 ROUTE_KEYS = {"path", "method", "query", "headers", "body", "respond"}
 ANSWER_KEYS = {"status", "headers", "json", "text", "file", "delay", "drop", "times"}
 OUTAGE_KEYS = {"path", "status", "delay", "drop", "seconds", "times"}
@@ -85,7 +87,11 @@ class Route:
 def read_routes(path: Path) -> tuple[Route, ...]:
     """The routes of a file, which need not exist."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_ROUTES + 1)
+        if len(content) > LARGEST_ROUTES:
+            raise FixtureError(f"{path.name} is larger than {LARGEST_ROUTES // 1024} KiB")
+        data = yaml.safe_load(content.decode("utf-8"))
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
