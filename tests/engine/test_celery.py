@@ -197,7 +197,7 @@ def test_the_local_shape_comes_back_and_nothing_of_celery_is_left(
 ):
     stopped = project.json("airflow", "stop")["changes"]
     assert {f"stop container {name}" for name in ("worker-1", "broker", "airflow", "postgres")} <= {*stopped}
-    local = project.start("--executor", "local")["url"]
+    local = project.start("--executor", "local", "--no-metrics")["url"]
     services = project.services()
     assert set(services) == {"postgres", "api-server", "scheduler", "dag-processor", "triggerer"}
     assert {each.labels["astro.service"] for each in containers.all()} == {"postgres", "airflow"}
