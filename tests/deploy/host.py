@@ -53,6 +53,7 @@ _NUMBERS = itertools.count(1)  # one process may make several
 # The first process of the host: makes its private folders, then collects what dies, as every init does.
 _INIT = """
 set -e
+for shown in $SHOWN; do mount --bind "${shown%%:*}" "${shown#*:}"; done
 for folder in /run /tmp /var/tmp /root /home; do mount -t tmpfs -o mode=0755 tmpfs $folder; done
 chmod 1777 /tmp /var/tmp
 mount -t tmpfs -o mode=0755,size=$DISK tmpfs /mnt
@@ -160,9 +161,10 @@ class Host:
         switch: where it is plugged in; without one it has a cable to this machine alone.
     """
 
-    def __init__(self, folder: Path, *, disk: str = "10g", switch: Switch | None = None) -> None:
+    def __init__(self, folder: Path, *, disk: str = "10g", switch: Switch | None = None, shown: str = "") -> None:
         self.folder = folder
         self._disk = disk
+        self._shown = shown
         self._switch = switch
         self._children: list[subprocess.Popen[bytes]] = []
         self._link = ""
@@ -347,7 +349,7 @@ class Host:
         unshare = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--ipc", "--pid",
              "--fork", "--kill-child=KILL", "--mount-proc", "--propagation", "private", "bash", "-c", _INIT],
-            env={"PATH": _PATH, "DISK": self._disk, "NAME": self.name}, stdin=subprocess.DEVNULL,
+            env={"PATH": _PATH, "DISK": self._disk, "NAME": self.name, "SHOWN": self._shown}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True,
         )  # fmt: skip
         log.close()
