@@ -20,6 +20,7 @@ Options:
   --help         show this
 
 Environment:
+  ASTRO_EXTRAS        what few need: kubernetes, for deployments on a cluster
   ASTRO_INSTALL_URL   the folder with the release (https, or http on this machine only)
   XDG_DATA_HOME       where the private parts go (default: ~/.local/share)
 EOF
@@ -338,16 +339,16 @@ set_previous_aside() {
 }
 
 install_with_uv() {
-  uv tool install --force --compile-bytecode --reinstall-package astro-cli "$1"
+  uv tool install --force --compile-bytecode --reinstall-package astro-cli "$1${ASTRO_EXTRAS:+[$ASTRO_EXTRAS]}"
 }
 
 install_with_pipx() {
-  pipx install --force --python "$2" "$1"
+  pipx install --force --python "$2" "$1${ASTRO_EXTRAS:+[$ASTRO_EXTRAS]}"
 }
 
 install_with_venv() {
   "$2" -m venv "$environment" &&
-    "$environment/bin/python" -m pip install --disable-pip-version-check --quiet "$1" &&
+    "$environment/bin/python" -m pip install --disable-pip-version-check --quiet "$1${ASTRO_EXTRAS:+[$ASTRO_EXTRAS]}" &&
     link_launcher "$environment/bin/astro"
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from astro_cli import __version__
+from astro_cli.deployments import KUBERNETES
 from astro_cli.render import File, render
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ SSH = {
     "ASTRO_SSH_KEY": "a private key that may log in on the host, without passphrase",
     "ASTRO_SSH_KNOWN_HOSTS": "the host's line of known_hosts: ssh-keyscan -p PORT HOST, compared with its own",
 }
+CLUSTER = {"ASTRO_KUBECONFIG": "the text of a kubeconfig, which may do what docs/kubernetes.md lists"}
 REGISTRY = {
     "ASTRO_REGISTRY_USERNAME": "of the registry",
     "ASTRO_REGISTRY_PASSWORD": "of the registry; a token with the right to push is best",
@@ -34,6 +36,7 @@ def variables(deployment: Deployment) -> dict[str, str]:
     """The variables with secret values that a CI job must have to deploy, with their meaning."""
     return {
         **(SSH if any(host.address for host in deployment.hosts) else {}),
+        **(CLUSTER if deployment.target == KUBERNETES else {}),
         **(REGISTRY if deployment.registry else {}),
         **dict.fromkeys(deployment.secret_names, "a secret of the deployment"),
     }
@@ -55,7 +58,8 @@ def workflow(system: str, deployment: Deployment, *, branch: str) -> File:
         "deployment": deployment.name,
         "secrets": list(meanings),
         "meanings": meanings,
-        "multiline": list(SSH),
+        "cluster": deployment.target == KUBERNETES,
+        "multiline": [*SSH, *CLUSTER],
         "version": __version__,
     }
     return File(

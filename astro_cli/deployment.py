@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from astro_cli.deploy.dag_bundle import Bundle
+    from astro_cli.deploy.kubernetes_diff import Difference
     from astro_cli.deploy.target import Lock, Secrets, State, Target, Unfinished
     from astro_cli.deployments import Deployment
     from astro_cli.releases import Plan, Release
@@ -113,7 +114,7 @@ class Deployer:
             UsageError: it is another kind of machine, or its database is that of a newer Airflow.
         """
         platform = self._target.platform()
-        if built.platform and built.platform != platform:
+        if built.platform and platform and built.platform != platform:
             raise UsageError(
                 f"the image is for {built.platform}, but the host is {platform}",
                 hint=f"deploy from a machine that is {platform}, for example in a CI job",
@@ -158,6 +159,23 @@ class Deployer:
             secrets=(),
             dags=built.dags.content,
         )
+
+    def differences(self, built: Built, plan: Plan, state: State) -> tuple[Difference, ...]:
+        """What would change on the target, as far as it can be asked that; see `Target.differences`."""
+        current = state.current
+        if current is not None and plan.nothing:
+            return self._target.differences(current)
+        repository = self._deployment.registry
+        images = dict(current.companions) if current else {}
+        for name, image_id in built.companions.items():
+            images.setdefault(name, f"{repository}:{_companion_tag(name, image_id)}")
+        images["airflow"] = (
+            current.image if current and not plan.image else f"{repository}:{self._tags(built)[0]}"
+        )
+        secrets = dict(current.secrets) if current else {}
+        if plan.secrets and stack.USER in secrets:
+            secrets[stack.USER] = "new"
+        return self._target.differences(self._release(built, images, secrets, DeployOptions(), state))
 
     def is_live(self, plan: Plan, state: State) -> bool:
         """Whether nothing has to be done: the same image and configuration run, healthy, and nobody is at work."""
@@ -407,15 +425,18 @@ class Deployer:
         images = dict(current.companions) if current else {}
         for name, image_id in built.companions.items():
             if name not in images:  # a deploy leaves the database and the proxy as they are
-                images[name] = self._target.bring_image(image_id, [f"{name}-{image_id[7:19]}"], self._report)
+                tag = _companion_tag(name, image_id)
+                images[name] = self._target.bring_image(image_id, [tag], self._report)
         if current is not None and current.content == built.content:
             images["airflow"] = current.image
         else:
-            from astro_cli.deploy.push import image_tags
-
-            tags = image_tags(built.image_id, built.revision, dirty=built.dirty)
-            images["airflow"] = self._target.bring_image(built.image_id, tags, self._report)
+            images["airflow"] = self._target.bring_image(built.image_id, self._tags(built), self._report)
         return images
+
+    def _tags(self, built: Built) -> tuple[str, ...]:
+        from astro_cli.deploy.push import image_tags
+
+        return image_tags(built.image_id, built.revision, dirty=built.dirty)
 
     def _release(
         self,
@@ -675,6 +696,10 @@ def _secrets_of(goal: Release, current: Release) -> dict[str, str]:
     """The user's secrets of `goal`; keys, login and database are the deployment's, whatever its release."""
     kept = {role: name for role, name in {**goal.secrets, **current.secrets}.items() if role != stack.USER}
     return kept | {role: name for role, name in goal.secrets.items() if role == stack.USER}
+
+
+def _companion_tag(name: str, image_id: str) -> str:
+    return f"{name}-{image_id[7:19]}"
 
 
 def _is_older(built: Built, current: Release) -> bool:

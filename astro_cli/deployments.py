@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-HOST, SWARM = "host", "swarm"
+HOST, SWARM, KUBERNETES = "host", "swarm", "kubernetes"
 LOCAL, CELERY = "local", "celery"
-EXECUTORS = {HOST: (LOCAL, CELERY), SWARM: (CELERY, LOCAL)}
+EXECUTORS = {HOST: (LOCAL, CELERY), SWARM: (CELERY, LOCAL), KUBERNETES: (LOCAL, KUBERNETES)}
 """The executors that each kind of target has, its default first."""
 TARGETS = tuple(EXECUTORS)
 AIRFLOW_SERVICES = tuple(service.name for service in SERVICES if service.name != "postgres")
 BUNDLED = "bundled"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what a port is published on, said in the user's words
+SIZE = "10Gi"
+_SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
 SECRET = "secret:"  # noqa: S105 - the mark in front of a secret's name
 NAME_RULE = "up to 24 lower-case letters, digits and -, starting with a letter"
 
@@ -33,6 +35,8 @@ _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,22}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,6})(s|m|h)?")
 _SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(m|g)", re.IGNORECASE)
+_NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_QUANTITY = re.compile(r"[1-9][0-9]{0,5}(?:Mi|Gi|Ti)")
 _REPOSITORY = re.compile(r"[a-z0-9][A-Za-z0-9.:-]*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+")
 
 
@@ -70,18 +74,37 @@ class Publish:
     Attributes:
         certificate: PEM file outside the project with chain and key, or `secret:NAME`; empty for plain HTTP.
         url: what people type, if it is not bind address and port (a reverse proxy stands in front).
+        service: type of the Service on Kubernetes; empty for one that only the cluster reaches.
+        ingress: class of the Ingress on Kubernetes, which answers for the host of `url`; empty for none.
     """
 
     port: int = 8080
     bind: str = "127.0.0.1"
     certificate: str = ""
     url: str = ""
+    service: str = ""
+    ingress: str = ""
 
     @property
     def base_url(self) -> str:
         """The address that Airflow takes for its own."""
         host = "localhost" if self.bind in ("127.0.0.1", EVERYWHERE, "::") else self.bind
         return self.url or f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Volumes on Kubernetes.
+
+    Attributes:
+        storage_class: of the database's and the backups' volume; empty for the cluster's default.
+        size: of each, as Kubernetes writes it; empty for `SIZE`.
+        logs: class of a volume for task logs, which must allow many nodes to write (ReadWriteMany); empty for none.
+    """
+
+    storage_class: str = ""
+    size: str = ""
+    logs: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,9 @@ class Deployment:
         registry: repository to push to; empty when images travel through the connection.
         registry_authority: PEM file with the authority that signed the registry's certificate, for containers.
         workers: groups of Celery workers; none with another executor.
+        context: of the kubeconfig; empty for its current one, or inside of a cluster for that one.
+        kubeconfig: a file; empty for what `kubectl` would use.
+        namespace: on Kubernetes; empty for the name of project and deployment.
         replicas: how many of a service, where it is not one.
         parallelism: tasks that run at once on each scheduler.
         drain: seconds in which running tasks may finish when their scheduler is replaced.
@@ -113,6 +139,10 @@ class Deployment:
     ssh_config: str = ""
     registry: str = ""
     registry_authority: str = ""
+    context: str = ""
+    kubeconfig: str = ""
+    namespace: str = ""
+    storage: Storage = field(default_factory=Storage)
     executor: str = EXECUTORS[HOST][0]
     workers: tuple[WorkerGroup, ...] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
@@ -134,6 +164,8 @@ class Deployment:
     @property
     def where(self) -> str:
         """Where it is, as the user wrote it."""
+        if self.target == KUBERNETES:
+            return f"Kubernetes ({self.context or 'current context'})"
         return ", ".join(host.url for host in self.hosts)
 
     @property
@@ -145,10 +177,21 @@ class Deployment:
 
     def on_target(self) -> dict[str, Any]:
         """What a release is made from: no address, no credentials, only names of secrets. Plain JSON data."""
+        publish: dict[str, Any] = {"certificate": self.publish.certificate, "base_url": self.publish.base_url}
+        if self.target == KUBERNETES:
+            own: dict[str, Any] = {
+                "registry_authority": bool(self.registry_authority),
+                "storage": {**asdict(self.storage), "size": self.storage.size or SIZE},
+            }
+            publish |= {"service": self.publish.service or _SERVICE_TYPES[0], "ingress": self.publish.ingress}
+        else:
+            own = {}
+            publish |= {"port": self.publish.port, "bind": self.publish.bind}
         return {
+            **own,
             "executor": self.executor,
             **({"target": self.target} if self.target != HOST else {}),
-            **({"registry": self.registry} if self.target == SWARM else {}),
+            **({"registry": self.registry} if self.target != HOST else {}),
             **({"workers": {group.name: _plain(group) for group in self.workers}} if self.workers else {}),
             "replicas": {name: self.replicas.get(name, 1) for name in AIRFLOW_SERVICES},
             "resources": {name: [each.memory, each.cpus] for name, each in sorted(self.resources.items())},
@@ -158,12 +201,7 @@ class Deployment:
             "secrets": sorted(self.secrets),
             "retention": {"logs": self.keep_logs, "history": self.keep_history},
             "database": self.database,
-            "publish": {
-                "port": self.publish.port,
-                "bind": self.publish.bind,
-                "certificate": self.publish.certificate,
-                "base_url": self.publish.base_url,
-            },
+            "publish": publish,
         }
 
 
@@ -239,9 +277,11 @@ _FIELDS = (
     "gates",
 )
 _SSH_FIELDS = ("identity", "ssh_config")
+_KUBERNETES_FIELDS = ("context", "kubeconfig", "namespace")
 _OWN_FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     HOST: (("host",), (*_SSH_FIELDS, "workers")),
     SWARM: (("hosts", "registry"), (*_SSH_FIELDS, "workers", "registry_authority")),
+    KUBERNETES: (("registry",), (*_KUBERNETES_FIELDS, "registry_authority", "storage")),
 }
 """What only one kind of target has: the fields that it needs, and those that it may have."""
 
@@ -256,12 +296,17 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     target = node.entries()["target"].choice(*TARGETS) if "target" in node.entries() else HOST
     required, optional = _OWN_FIELDS[target]
     fields = node.mapping(required=required, optional=(*optional, *_FIELDS))
-    values: dict[str, Any] = {
-        key: fields[key].string()
-        for key in (*_SSH_FIELDS, "secret_file", "registry_authority")
-        if key in fields
-    }
-    hosts = _hosts(fields["hosts"]) if "hosts" in fields else (_host(fields["host"]),)
+    words = (*_SSH_FIELDS, *_KUBERNETES_FIELDS, "secret_file", "registry_authority")
+    values: dict[str, Any] = {key: fields[key].string() for key in words if key in fields}
+    if "namespace" in fields and not _NAMESPACE.fullmatch(values["namespace"]):
+        raise fields["namespace"].error(
+            f"{fields['namespace'].path} must be lower-case letters, digits and -"
+        )
+    if "storage" in fields:
+        values["storage"] = _storage(fields["storage"])
+    hosts = _hosts(fields["hosts"]) if "hosts" in fields else ()
+    if "host" in fields:
+        hosts = (_host(fields["host"]),)
     values["executor"] = EXECUTORS[target][0]
     if "executor" in fields:
         values["executor"] = fields["executor"].choice(*EXECUTORS[target])
@@ -276,7 +321,9 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
         values["replicas"] = {key: child.integer(1, 20) for key, child in counts.items()}
     if "resources" in fields:
         groups = (group.name for group in values.get("workers", ()))
-        limits = fields["resources"].mapping(optional=(*(service.name for service in SERVICES), *groups))
+        tasks = ("task",) if values["executor"] == KUBERNETES else ()
+        known = (*(service.name for service in SERVICES), *groups, *tasks)
+        limits = fields["resources"].mapping(optional=known)
         values["resources"] = {key: _resources(child) for key, child in limits.items()}
     if "parallelism" in fields:
         values["parallelism"] = fields["parallelism"].integer(1, 256)
@@ -291,7 +338,7 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     if "database" in fields:
         values["database"] = _database(fields["database"])
     if "publish" in fields:
-        values["publish"] = _publish(fields["publish"], EVERYWHERE if target == SWARM else "")
+        values["publish"] = _publish(fields["publish"], target)
     elif target == SWARM:
         values["publish"] = Publish(bind=EVERYWHERE)
     if "retention" in fields:
@@ -419,14 +466,30 @@ def _database(node: yamlfile.Node) -> str:
     )
 
 
-def _publish(node: yamlfile.Node, only: str) -> Publish:
-    """Read `publish`.
+def _storage(node: yamlfile.Node) -> Storage:
+    fields = node.mapping(optional=("class", "size", "logs"))
+    if "size" in fields and not _QUANTITY.fullmatch(fields["size"].string()):
+        raise fields["size"].error(f"{fields['size'].path} must be a size such as 20Gi")
+    names = {"class": "storage_class", "size": "size", "logs": "logs"}
+    return Storage(**{names[key]: child.string() for key, child in fields.items()})
 
-    Args:
-        only: the one address that it can be bound to; empty where it can be any.
-    """
-    fields = node.mapping(optional=("port", "bind", "certificate", "url"))
-    values: dict[str, Any] = {key: fields[key].string() for key in ("bind", "certificate") if key in fields}
+
+_PUBLISH_FIELDS = {HOST: ("port", "bind"), SWARM: ("port", "bind"), KUBERNETES: ("service", "ingress")}
+
+
+def _publish(node: yamlfile.Node, target: str) -> Publish:
+    fields = node.mapping(optional=("certificate", "url", *_PUBLISH_FIELDS[target]))
+    only = EVERYWHERE if target == SWARM else ""
+    words = ("bind", "certificate", "ingress")
+    values: dict[str, Any] = {key: fields[key].string() for key in words if key in fields}
+    if "service" in fields:
+        values["service"] = fields["service"].choice(*_SERVICE_TYPES)
+    if "ingress" in fields and "url" not in fields:
+        raise node.error(f"{node.path} needs the `url` that the Ingress answers for")
+    if "certificate" in fields and target == KUBERNETES and "ingress" not in fields:
+        raise fields["certificate"].error(
+            f"{fields['certificate'].path} is for an Ingress: name its class, too"
+        )
     if "port" in fields:
         values["port"] = fields["port"].integer(1, 65535)
     if "url" in fields:

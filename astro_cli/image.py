@@ -60,6 +60,23 @@ def project_image(project_id: str, inputs_hash: str) -> str:
     return f"localhost/astro/project-{project_id.lower()}:{inputs_hash[:12]}"
 
 
+def kubernetes_dockerfile(base: str, user: str) -> str:
+    """Builds what Airflow's KubernetesExecutor needs on top of another image, unless that brings its own.
+
+    Args:
+        user: the other image's.
+    """
+    python = "/opt/venv/bin/python"
+    options = f"--python {python} --no-deps --require-hashes --compile-bytecode"
+    install = f"uv pip install {options} -r /tmp/kubernetes.lock"
+    return (
+        f"FROM {base}\nUSER root\nCOPY kubernetes.lock /tmp/kubernetes.lock\n"
+        f"RUN {python} -c 'import airflow.providers.cncf.kubernetes' 2>/dev/null"
+        f' || UV_CACHE_DIR="${{ASTRO_BUILD_CACHE:-/tmp}}/uv" UV_LINK_MODE=copy {install}\n'
+        f"USER {user}\n"
+    )
+
+
 def engine_labels(version: str, airflow_version: str, migrations: str) -> dict[str, str]:
     """The labels of both images of `images/Dockerfile`.
 

@@ -11,11 +11,12 @@ from astro_cli.build_context import project_context
 from astro_cli.deploy.dag_bundle import pack_image
 from astro_cli.deployment import Built
 from astro_cli.errors import GateError
+from astro_cli.image import project_image
 from astro_cli.runtime.docker_images import ImageBuilder
 from astro_cli.runtime.engine import PrepareOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from astro_cli.project import Project
@@ -74,19 +75,25 @@ def build(
     settings: Settings,
     environ: Mapping[str, str],
     image: str | None,
+    companions: Sequence[str],
     report: Report,
     *,
-    broker: bool = False,
+    kubernetes: bool = False,
 ) -> Built:
     """The project's image, whole: built if anything in it has changed.
 
     Args:
         image: a ready one on this machine's engine, instead of building.
-        broker: whether Celery's broker stands beside it.
+        companions: which images the target needs besides.
+        kubernetes: whether Airflow's KubernetesExecutor runs the tasks.
     """
     builder = ImageBuilder(engine.reader, lambda: engine.api, environ, settings)
     options = PrepareOptions(image_name=image, whole=True)
     made = builder.prepare(project, f"deploy-{project.project_id}", options, report)
+    if kubernetes:
+        made = builder.with_kubernetes(
+            made, project_image(project.name, f"tasks-{project.project_id}"), report
+        )
     inspected = engine.reader.json(f"/images/{made.reference}/json")
     marks = inspected["Config"]["Labels"] or {}
     revision = git_revision(project.root)
@@ -96,7 +103,7 @@ def build(
         content=made.reference.removeprefix("sha256:") if image else marks[labels.INPUTS_HASH],
         airflow_version=made.airflow_version,
         heads=marks.get(labels.MIGRATION_HEADS, ""),
-        companions=builder.companions(made.airflow_version, report, broker=broker),
+        companions=builder.companions(made.airflow_version, companions, report),
         files={} if image else dag_files(project.root),
         environment={} if image else environment_files(project.root),
         dags=pack_image(engine.api, made.reference, project.root, revision=revision.commit),

@@ -18,6 +18,9 @@ from astro_cli.deploy.secret_values import resolve_certificate, resolve_secrets
 from astro_cli.deploy.stack import Names
 from astro_cli.deployment import Built, Deployer, DeployOptions
 from astro_cli.deployments import (
+    HOST,
+    KUBERNETES,
+    SWARM,
     check_deployment_name,
     choose_deployment,
     parse_deployments,
@@ -35,8 +38,7 @@ if TYPE_CHECKING:
 
     from astro_cli.airflow_api import AirflowApi
     from astro_cli.app import App
-    from astro_cli.deploy.swarm import SwarmTarget
-    from astro_cli.deploy.target import Secrets
+    from astro_cli.deploy.target import Secrets, Target
     from astro_cli.deployments import Deployment
     from astro_cli.runtime.engine import Report
 
@@ -111,6 +113,8 @@ def write_variables(root: Path, wanted: Deployment) -> None:
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
 
 
+COMPANIONS = {HOST: ("postgres", "proxy"), SWARM: ("postgres", "proxy"), KUBERNETES: ("postgres",)}
+"""Images that stand beside Airflow's on each kind of target."""
 TOKEN_VARIABLE = "ASTRO_AIRFLOW_TOKEN"  # noqa: S105 - the name of a variable
 """A token for the API of a deployment with an auth manager of its own."""
 
@@ -159,18 +163,28 @@ class Remote:
     def build(self, image: str | None, report: Report) -> Built:
         """The project's image, and what it is made of."""
         app = self._app
-        broker = bool(self.deployment.workers)
-        return build(app.project, app.docker, app.settings, app.environ, image, report, broker=broker)
+        wanted = self.deployment
+        companions = (*COMPANIONS[wanted.target], *(("broker",) if wanted.workers else ()))
+        return build(
+            app.project,
+            app.docker,
+            app.settings,
+            app.environ,
+            image,
+            companions,
+            report,
+            kubernetes=wanted.executor == KUBERNETES,
+        )
 
     @contextmanager
-    def target(self) -> Iterator[SwarmTarget]:
+    def target(self, *, changing: bool = False) -> Iterator[Target]:
         """Its target, connected."""
         wanted = self.deployment
         if wanted.registry_authority:
             path = self._app.project.root / Path(wanted.registry_authority).expanduser()
             wanted = replace(wanted, registry_authority=str(path))
         with open_target(wanted, self.names, self._app.environ, lambda: self._app.docker.api) as target:
-            target.check()
+            target.check(changing=changing)
             yield target
 
     @contextmanager
@@ -199,7 +213,7 @@ class Remote:
     @contextmanager
     def opened(self, report: Report) -> Iterator[Deployer]:
         """What changes it."""
-        with self.target() as target:
+        with self.target(changing=True) as target:
             yield Deployer(self.deployment, target, report)
 
     def options(self, *, description: str = "", wait: float = 300.0, lock_wait: float = 0.0) -> DeployOptions:

@@ -95,3 +95,18 @@ def test_a_branch_that_would_be_a_command_is_refused(project: Path) -> None:
     told = astro("ci", "init", "gitlab", "--deployment", "prod", "--branch", "main;reboot", cwd=project)
     assert told.returncode == 2
     assert not (project / ".gitlab-ci.yml").exists()
+
+
+@pytest.mark.parametrize("system", PATHS)
+def test_a_job_for_a_cluster_brings_the_client_and_asks_for_its_login(system: str):
+    cluster = Deployment("prod", (), target="kubernetes", registry="r.example/shop")
+
+    text = workflow(system, cluster, branch="main").content
+
+    assert "ASTRO_EXTRAS=kubernetes bash" in text
+    assert "ASTRO_KUBECONFIG" in text
+    assert "ASTRO_SSH_KEY" not in text
+    assert (
+        "ASTRO_EXTRAS"
+        not in workflow(system, Deployment("prod", (Host("ssh://vm", "vm"),)), branch="main").content
+    )

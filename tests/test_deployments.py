@@ -12,6 +12,7 @@ from astro_cli.deployments import (
     Host,
     Publish,
     Resources,
+    Storage,
     choose_deployment,
     read_deployments,
 )
@@ -459,3 +460,98 @@ def test_a_file_of_a_windows_editor_is_changed_and_one_in_another_encoding_refus
         with pytest.raises(ProjectError, match="not valid UTF-8"):
             change()
     assert file.read_bytes() == latin
+
+
+def test_a_cluster_needs_its_registry_alone(tmp_path: Path):
+    assert one(tmp_path, "target: kubernetes\nregistry: r.example/shop") == Deployment(
+        "prod", (), target="kubernetes", registry="r.example/shop"
+    )
+    assert "registry" in refusal(tmp_path, "target: kubernetes")
+
+
+def test_every_field_of_a_cluster_is_understood(tmp_path: Path):
+    fields = """\
+target: kubernetes
+executor: kubernetes
+registry: r.example/shop
+registry_authority: ca.pem
+context: lab
+kubeconfig: ~/.kube/lab
+namespace: airflow
+storage: {class: fast, size: 20Gi, logs: nfs}
+resources: {task: {memory: 1g}}
+publish: {url: https://airflow.example/, ingress: nginx, certificate: secret:TLS, service: NodePort}
+"""
+    assert one(tmp_path, fields) == Deployment(
+        "prod",
+        (),
+        target="kubernetes",
+        executor="kubernetes",
+        registry="r.example/shop",
+        registry_authority="ca.pem",
+        context="lab",
+        kubeconfig="~/.kube/lab",
+        namespace="airflow",
+        storage=Storage("fast", "20Gi", "nfs"),
+        resources={"task": Resources(memory=1024**3)},
+        publish=Publish(
+            url="https://airflow.example", ingress="nginx", certificate="secret:TLS", service="NodePort"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ("host: ssh://vm", "host"),
+        ("executor: celery", "must be one of local, kubernetes"),
+        ("namespace: My_Space", "namespace"),
+        ("storage: {size: much}", "size such as 20Gi"),
+        ("storage: {sice: 1Gi}", "sice"),
+        ("publish: {port: 80}", "port"),
+        ("publish: {service: Ingress}", "ClusterIP"),
+        ("publish: {ingress: nginx}", "needs the `url`"),
+        ("publish: {certificate: secret:A}", "is for an Ingress"),
+        ("resources: {task: {memory: 1g}}", "task"),
+    ],
+)
+def test_what_a_cluster_has_not_is_refused(tmp_path: Path, fields: str, word: str):
+    assert word in refusal(tmp_path, f"target: kubernetes\nregistry: r.example/shop\n{fields}")
+
+
+def test_a_host_has_nothing_of_a_cluster(tmp_path: Path):
+    assert "namespace" in refusal(tmp_path, "host: ssh://vm\nnamespace: a")
+    assert "storage" not in one(tmp_path, "host: ssh://vm").on_target()
+
+
+def test_every_field_of_a_cluster_is_a_flag_of_add(tmp_path: Path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from astro_cli.cli import build_app
+
+    root = project(tmp_path, "")
+    monkeypatch.chdir(root)
+    flags = (
+        "--target kubernetes --registry r.example/a/b --registry-authority ca.pem --context lab --kubeconfig k "
+        "--namespace airflow --storage-class fast --storage-size 20Gi --storage-logs nfs --executor kubernetes "
+        "--url https://a.example --ingress nginx --service NodePort --certificate secret:PEM"
+    )
+
+    done = CliRunner().invoke(build_app(), ["deployment", "add", "prod", *flags.split()])
+
+    assert done.exit_code == 0, done.output
+    assert read_deployments(root)["prod"] == Deployment(
+        "prod",
+        (),
+        target="kubernetes",
+        registry="r.example/a/b",
+        registry_authority="ca.pem",
+        context="lab",
+        kubeconfig="k",
+        namespace="airflow",
+        storage=Storage("fast", "20Gi", "nfs"),
+        executor="kubernetes",
+        publish=Publish(
+            url="https://a.example", ingress="nginx", service="NodePort", certificate="secret:PEM"
+        ),
+    )

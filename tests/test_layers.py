@@ -83,6 +83,8 @@ LAYERS = (
 KEEPERS = {
     "docker": {"runtime/docker_api.py"},
     "httpx": {"airflow_api.py", "deploy/registry.py"},
+    "kubernetes": {"deploy/kubernetes_api.py"},
+    "websocket": {"deploy/kubernetes_api.py"},
     "subprocess": {"process.py", "runtime/standalone_postgres.py", "deploy/inside/janitor.py"},
     "typer": {"app.py", "cli.py"},
 }

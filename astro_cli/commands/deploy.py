@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from astro_cli.commands.options import Deployment, LockWait, obj
 
 if TYPE_CHECKING:
     from astro_cli.console import Console
+    from astro_cli.deploy.kubernetes_diff import Difference
     from astro_cli.deployment import Outcome
     from astro_cli.releases import Plan
 
@@ -66,8 +68,10 @@ def deploy(
             plan = deployer.plan(built, secrets, state) if secrets else deployer.plan_dags(built, state)
             deployer.check(built, state)
             if dry_run:
-                data = {"deployment": wanted.name, "plan": _plan_data(plan)}
-                console.result(data, lambda: _show_plan(console, plan))
+                objects = () if dags else deployer.differences(built, plan, state)
+                shown = [asdict(each) for each in objects]
+                data = {"deployment": wanted.name, "plan": _plan_data(plan), "objects": shown}
+                console.result(data, lambda: _show_plan(console, plan, objects))
                 return
             if state.current is not None and deployer.is_live(plan, state):
                 running = state.current.id
@@ -136,9 +140,13 @@ def _plan_data(plan: Plan) -> dict[str, object]:
     }
 
 
-def _show_plan(console: Console, plan: Plan) -> None:
-    if plan.nothing:
+def _show_plan(console: Console, plan: Plan, objects: tuple[Difference, ...]) -> None:
+    if plan.nothing and not objects:
         console.line(f"nothing would change: release {plan.current} runs this already")
+        return
+    if plan.nothing:
+        console.line(f"release {plan.current} runs this already, but the cluster was changed by others:")
+        _show_objects(console, objects)
         return
     console.line("first release" if plan.current is None else f"against release {plan.current}:")
     for sign, names in (("+", plan.added), ("~", plan.changed), ("-", plan.removed)):
@@ -153,3 +161,11 @@ def _show_plan(console: Console, plan: Plan) -> None:
         console.line("  database       is backed up, then migrated")
     if plan.image or plan.settings or plan.secrets:
         console.line("  restarts       every service of Airflow")
+    _show_objects(console, objects)
+
+
+def _show_objects(console: Console, objects: tuple[Difference, ...]) -> None:
+    for each in objects:
+        console.line(f"  {each.action:10} {each.kind}/{each.name}")
+        for field in each.fields:
+            console.line(f"      {field}")

@@ -61,12 +61,14 @@ def add(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the new deployment.")],
     host: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
-            metavar="URL", help="Where it lives: ssh://user@host:port; each of several for a swarm."
+            metavar="URL",
+            help="Where it lives: ssh://user@host:port; each of several for a swarm.",
+            show_default=False,
         ),
-    ],
-    target: Annotated[str, typer.Option(help="Kind of target.")] = "host",
+    ] = None,
+    target: Annotated[str, typer.Option(help="Kind of target: host, swarm or kubernetes.")] = "host",
     registry: Annotated[
         str | None,
         typer.Option(metavar="HOST/REPO", help="Repository to push images to.", show_default=False),
@@ -74,6 +76,35 @@ def add(
     registry_authority: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Who signed the registry's certificate.", show_default=False),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Context of the kubeconfig.", show_default=False)
+    ] = None,
+    kubeconfig: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Login to the cluster.", show_default=False)
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(help="On the cluster.", show_default=False)] = None,
+    storage_class: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="Of the volumes on the cluster.", show_default=False),
+    ] = None,
+    storage_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of each volume on the cluster: 20Gi", show_default=False),
+    ] = None,
+    storage_logs: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="Of a shared volume for task logs.", show_default=False),
+    ] = None,
+    ingress: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="Of an Ingress that answers for --url.", show_default=False),
+    ] = None,
+    service_type: Annotated[
+        str | None,
+        typer.Option(
+            "--service", metavar="TYPE", help="Of the web UI's Service on the cluster.", show_default=False
+        ),
     ] = None,
     identity: Annotated[
         str | None, typer.Option(metavar="FILE", help="Private key for ssh.", show_default=False)
@@ -158,23 +189,34 @@ def add(
     """Write a deployment into .astro/config.yaml; what stands there already stays as it is."""
     import shlex
 
-    from astro_cli.deployments import SWARM
+    from astro_cli.deployments import KUBERNETES, SWARM
+    from astro_cli.errors import UsageError
     from astro_cli.remote import add_deployment
 
     app = obj(ctx)
+    if not host and target != KUBERNETES:
+        raise UsageError(
+            "a host needs an address", hint="`--host ssh://user@host`, or `--target kubernetes --registry …`"
+        )
     limits: dict[str, dict[str, str]] = {}
     for what, pairs in (("memory", _pairs(memory)), ("cpus", _pairs(cpus))):
         for service, value in pairs.items():
             limits.setdefault(service, {})[what] = value
     publish = {"port": port, "bind": bind, "certificate": certificate, "url": url}
+    publish |= {"ingress": ingress, "service": service_type}
+    storage = {"class": storage_class, "size": storage_size, "logs": storage_logs}
     retention = {"releases": keep, "logs": keep_logs, "history": keep_history}
     fields: dict[str, Any] = {
         "target": target,
-        **({"hosts": host} if target == SWARM else {"host": _only(host)}),
+        **({"hosts": host} if target == SWARM else {"host": _only(host or [])}),
         "identity": identity,
         "ssh_config": ssh_config,
         "registry": registry,
         "registry_authority": registry_authority,
+        "context": context,
+        "kubeconfig": kubeconfig,
+        "namespace": namespace,
+        "storage": {key: value for key, value in storage.items() if value is not None},
         "executor": executor,
         "workers": {name: {"count": n} for name, n in _counts(workers).items()},
         "replicas": _counts(replicas),
@@ -206,7 +248,7 @@ def _only(hosts: list[str]) -> str:
 
     if len(hosts) > 1:
         raise UsageError("only a swarm has several hosts", hint="add `--target swarm`, or name one host")
-    return hosts[0]
+    return next(iter(hosts), "")
 
 
 def _counts(given: list[str] | None) -> dict[str, int | str]:
@@ -471,5 +513,6 @@ def restore(
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever `asdict` gives
     """Without tuples, and without what is not set."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items() if each not in (None, "", (), {})}
+        plain = {key: _plain(each) for key, each in value.items()}
+        return {key: each for key, each in plain.items() if each not in (None, "", [], {})}
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from astro_cli.deploy.ssh import SshConnection
 from astro_cli.deploy.swarm import SwarmTarget
-from astro_cli.deployments import SWARM
+from astro_cli.deployments import KUBERNETES, SWARM
 from astro_cli.errors import EngineError, TargetError
 from astro_cli.runtime.endpoint import Endpoint
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.stack import Names
+    from astro_cli.deploy.target import Target
     from astro_cli.deployments import Deployment
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import Report
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @contextmanager
 def open_target(
     deployment: Deployment, names: Names, environ: Mapping[str, str], local: Callable[[], DockerApi]
-) -> Iterator[SwarmTarget]:
+) -> Iterator[Target]:
     """A deployment's target, connected.
 
     Args:
@@ -35,6 +36,9 @@ def open_target(
     """
     if deployment.target == SWARM:
         yield from _cluster(deployment, names, environ, local)
+        return
+    if deployment.target == KUBERNETES:
+        yield _kubernetes(deployment, names, environ, local)
         return
     (host,) = deployment.hosts
     if host.socket:
@@ -59,6 +63,28 @@ def _cluster(
 
     with Nodes(deployment, environ, engine_login(credentials)) as nodes:
         yield ClusterTarget(nodes, names, deployment, environ, credentials, push)
+
+
+def _kubernetes(
+    deployment: Deployment, names: Names, environ: Mapping[str, str], local: Callable[[], DockerApi]
+) -> Target:
+    from astro_cli.deploy.kubernetes import KubernetesTarget, RegistryDoor
+    from astro_cli.deploy.kubernetes_api import KubernetesApi, connect
+    from astro_cli.deploy.registry import Registry, find_credentials, parse_repository
+
+    host = parse_repository(deployment.registry).host
+    credentials = find_credentials(host, environ)
+
+    def push(image_id: str, tags: Sequence[str], report: Report) -> str:
+        return _push(deployment, image_id, tags, credentials, local(), report)
+
+    def opened(authority: str) -> Registry:
+        return Registry(host, credentials, environ=environ, authority=authority)
+
+    api = KubernetesApi(connect(deployment, environ), deployment.namespace or names.prefix, deployment.where)
+    return KubernetesTarget(
+        api, names, deployment, RegistryDoor(deployment.registry, credentials, opened, push)
+    )
 
 
 def _target(

@@ -58,6 +58,7 @@ def resolve_secrets(deployment: Deployment, root: Path, environ: Mapping[str, st
         if deployment.database.startswith(SECRET)
         else "",
         certificate=_certificate(certificate, values, root),
+        authority=_read(deployment.registry_authority, root) if deployment.registry_authority else "",
     )
 
 

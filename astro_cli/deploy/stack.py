@@ -378,18 +378,12 @@ def postgres_service(
 def postgres_job(
     names: Names, role: str, release: Release, ids: Mapping[str, str], script: str
 ) -> dict[str, Any]:
-    """A job that runs a shell script with Postgres' own programs; the database's address is `$DATABASE`.
-
-    The password is in the environment: arguments can be read by everybody on the machine.
-    """
-    read = (
-        f"{{ read -r DATABASE || :; read -r PGPASSWORD || :; }} <{SECRET_FOLDER}/address; export PGPASSWORD"
-    )
+    """A job that runs a shell script with Postgres' own programs; see `postgres_command`."""
     container = {
         "Image": release.companions["postgres"],
         "Labels": names.labels,
         "User": f"{POSTGRES_UID}:{POSTGRES_UID}",
-        "Args": ["sh", "-euc", f"umask 077; {read}; {script}"],
+        "Args": postgres_command(script),
         "Mounts": [_volume(names, "backups", "/backups")],
         "Secrets": [_secret(ADDRESS, f"{SECRET_FOLDER}/address", release, ids, POSTGRES_UID)],
         "CapabilityDrop": ["ALL"],
@@ -397,6 +391,17 @@ def postgres_job(
     made = _job(names, role, container)
     _put_beside_data(made, names, release)
     return made
+
+
+def postgres_command(script: str) -> list[str]:
+    """Runs a shell script in which the database's address is `$DATABASE`.
+
+    The password is in the environment: arguments can be read by everybody on the machine.
+    """
+    read = (
+        f"{{ read -r DATABASE || :; read -r PGPASSWORD || :; }} <{SECRET_FOLDER}/address; export PGPASSWORD"
+    )
+    return ["sh", "-euc", f"umask 077; {read}; {script}"]
 
 
 def _make_read_only(container: dict[str, Any]) -> None:

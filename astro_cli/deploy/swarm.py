@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli import labels
 from astro_cli.airflow import ADMIN, AUTH_MANAGER, DEPLOYED_CODE
-from astro_cli.deploy import stack, swarm_lock, swarm_tasks
+from astro_cli.deploy import database, stack, swarm_lock, swarm_tasks
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
 from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
 from astro_cli.deploy.swarm_api import SwarmApi, config_text
@@ -18,7 +18,6 @@ from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.deployments import CELERY
 from astro_cli.errors import AstroError, TargetError
-from astro_cli.image import images_folder
 from astro_cli.ports import next_free
 from astro_cli.releases import kept_releases, read_release
 from astro_cli.runtime.docker_api import RefusedError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from astro_cli.deploy.dag_bundle import Bundle
+    from astro_cli.deploy.kubernetes_diff import Difference
     from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.target import Lock, Secrets, Unfinished
     from astro_cli.deployments import Deployment
@@ -53,24 +53,7 @@ CERTIFICATE = "astro.digest.certificate"
 TASK_OF = "com.docker.swarm.service.name"
 """Label of the engine's own: the service that a container is of."""
 
-_HEADS = (
-    "psql -qAt \"$DATABASE\" -c 'SELECT 1' >/dev/null; "
-    'psql -qAt "$DATABASE" -c '
-    "\"SELECT string_agg(version_num, ',' ORDER BY version_num) FROM alembic_version\" 2>/dev/null || true"
-)
-_RESTORE = (
-    "{{ echo 'DROP SCHEMA public CASCADE; CREATE SCHEMA public;'; "
-    "pg_restore --no-owner --file=- /backups/{name}; }} "
-    '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
-)
 _KEPT = {stack.POSTGRES: "metadata database"}
-# A deployment's database keeps what it has confirmed, unlike a sandbox's.
-_POSTGRES_SETTINGS = """
-synchronous_commit = on
-max_connections = 200
-shared_buffers = 128MB
-unix_socket_directories = '/tmp'
-"""
 
 
 class NotRunningError(AstroError):
@@ -106,7 +89,7 @@ class SwarmTarget:
 
     # looking
 
-    def check(self) -> None:
+    def check(self, *, changing: bool = False) -> None:  # noqa: ARG002 - who may use an engine may do all
         """That the engine may be used; see `SwarmApi.check`."""
         self.api.check()
 
@@ -171,6 +154,10 @@ class SwarmTarget:
             known = proxy["Config"]["Labels"].get(CERTIFICATE, "")
             return changed if is_digest_of(secrets.certificate, known) else (*changed, "certificate")
         return changed
+
+    def differences(self, release: Release) -> tuple[Difference, ...]:  # noqa: ARG002
+        """None: an engine cannot be asked beforehand."""
+        return ()
 
     # lock and records
 
@@ -321,8 +308,7 @@ class SwarmTarget:
             self.api.call("POST", "/networks/create", body=body)
 
     def _ensure_postgres(self, release: Release, report: Report, lock: Lock) -> None:
-        settings = (images_folder() / "postgresql.conf").read_text(encoding="utf-8") + _POSTGRES_SETTINGS
-        config = self._config(stack.POSTGRES, settings)
+        config = self._config(stack.POSTGRES, database.settings())
         self._ensure_kept(
             stack.postgres_service(self.names, release, self._store.ids(), config=config), report, lock
         )
@@ -395,23 +381,19 @@ class SwarmTarget:
 
     def database_heads(self, release: Release) -> str:
         """Migration heads of the metadata database; empty for an empty one."""
-        spec = stack.postgres_job(self.names, "heads", release, self._store.ids(), _HEADS)
+        spec = stack.postgres_job(self.names, "heads", release, self._store.ids(), database.HEADS)
         return "".join(self._run_job(spec, "the metadata database cannot be asked for its version")).strip()
 
     def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
         """Write the metadata database to the file `name` in the volume of backups, then remove others."""
-        script = f'cd /backups; pg_dump --format=custom --file=part "$DATABASE"; mv part {name}'
-        if drop:
-            script += f"; rm -f {' '.join(drop)}"
+        script = database.backup(name, drop)
         spec = stack.postgres_job(self.names, "backup", release, self._store.ids(), script)
         self._run_job(spec, "the backup of the metadata database failed")
         return name
 
     def restore(self, release: Release, name: str) -> None:
         """Put a backup in the metadata database's place, all of it or nothing."""
-        spec = stack.postgres_job(
-            self.names, "restore", release, self._store.ids(), _RESTORE.format(name=name)
-        )
+        spec = stack.postgres_job(self.names, "restore", release, self._store.ids(), database.restore(name))
         self._run_job(spec, f"the backup {name} could not be restored")
 
     def migrate(self, release: Release) -> None:

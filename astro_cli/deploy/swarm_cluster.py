@@ -73,7 +73,7 @@ class ClusterTarget(SwarmTarget):
 
     # the nodes
 
-    def check(self) -> None:
+    def check(self, *, changing: bool = False) -> None:  # noqa: ARG002 - see `SwarmTarget`
         """That the nodes can be told apart, and that the data is where it can be reached."""
         names = Counter(node["Description"]["Hostname"] for node in self._known_nodes().values())
         twice = next((name for name, count in names.items() if count > 1), None)

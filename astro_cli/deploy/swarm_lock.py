@@ -114,7 +114,7 @@ def _take(api: SwarmApi, names: Names, name: str, purpose: str, wait: float) -> 
     me = {
         "who": f"{getpass.getuser()}@{socket.gethostname()}",
         "purpose": purpose,
-        "machine": _machine(),
+        "machine": this_machine(),
         "pid": pid,
         "started": process.identity(pid).started,
     }
@@ -143,12 +143,12 @@ def _take(api: SwarmApi, names: Names, name: str, purpose: str, wait: float) -> 
 
 def _is_abandoned(api: SwarmApi, found: dict[str, Any]) -> bool:
     who = json.loads(config_text(found))
-    if who["machine"] == _machine() and not process.Identity(who["pid"], who["started"]).is_alive:
+    if who["machine"] == this_machine() and not process.Identity(who["pid"], who["started"]).is_alive:
         return True
     return (api.now() - parse_time(found["UpdatedAt"])).total_seconds() > STALE_SECONDS
 
 
-def _machine() -> str:
+def this_machine() -> str:
     """Where process ids mean what they mean here; host names are no help, for many machines have the same."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

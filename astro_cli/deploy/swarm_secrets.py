@@ -19,9 +19,19 @@ from astro_cli.deploy import stack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Protocol
 
-    from astro_cli.deploy.swarm_api import SwarmApi
     from astro_cli.deploy.target import Secrets
+
+    class SecretDoor(Protocol):
+        """What is used of `SwarmApi`; other targets have the like."""
+
+        def stored(self, kind: str, label: str) -> dict[str, dict[str, Any]]:
+            """Secrets with a label, by name, as an engine lists them."""
+
+        def store(self, kind: str, name: str, content: str, marks: Mapping[str, str]) -> str:
+            """Make one; returns its id."""
+
 
 CONNECTION_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 FERNET, JWT = "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"
@@ -43,7 +53,7 @@ def new_keys(password: str) -> dict[str, str]:
 class SecretStore:
     """The secrets of one deployment."""
 
-    def __init__(self, api: SwarmApi, names: stack.Names) -> None:
+    def __init__(self, api: SecretDoor, names: stack.Names) -> None:
         self._api = api
         self._names = names
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from astro_cli.deploy.dag_bundle import Bundle
+    from astro_cli.deploy.kubernetes_diff import Difference
     from astro_cli.releases import Release
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
@@ -123,11 +124,13 @@ class Secrets:
         user: the user's variables.
         database: SQLAlchemy address of a database of the user's; empty for the bundled one.
         certificate: PEM text, or empty.
+        authority: PEM text of the registry's authority, for containers; no secret, but found in the same way.
     """
 
     user: Mapping[str, str] = field(default_factory=dict, repr=False)
     database: str = field(default="", repr=False)
     certificate: str = field(default="", repr=False)
+    authority: str = ""
 
 
 class Target(Protocol):
@@ -136,17 +139,30 @@ class Target(Protocol):
     Every method raises `TargetError` when the target cannot be reached any more.
     """
 
+    def check(self, *, changing: bool = False) -> None:
+        """That the target can be used, and nothing on it is somebody else's.
+
+        Args:
+            changing: whether it will be changed, for which one may need to be allowed more.
+        """
+
     def state(self) -> State:
         """What is there; changes nothing."""
 
     def platform(self) -> str:
-        """What kind of machine it is, such as `linux/amd64`."""
+        """What kind of machine it is, such as `linux/amd64`; empty where that is not known."""
 
     def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
         """Names whose values differ from what the target has."""
 
+    def differences(self, release: Release) -> tuple[Difference, ...]:
+        """What putting a release there would change, as far as the target can tell beforehand."""
+
     def lock(self, purpose: str, wait: float) -> AbstractContextManager[Lock]:
         """Hold the deployment; raises `LockedError` after `wait` seconds."""
+
+    def unlock(self) -> Unfinished | None:
+        """Take the lock away from whoever has it; what was begun under it, or None when it was free."""
 
     def bring_image(self, image_id: str, tags: Sequence[str], report: Report) -> str:
         """Have a local image on the target; returns how its engine calls it, by digest or id."""
@@ -210,3 +226,15 @@ class Target(Protocol):
 
     def prune(self, keep: int) -> None:
         """Remove secrets and images of releases that cannot be returned to, and let their DAGs go."""
+
+    def destroy(self, report: Report, wait: float) -> None:
+        """Remove everything of the deployment, data included."""
+
+    def run_inside(self, service: str, command: Sequence[str], *, interactive: bool) -> int:
+        """Run a command beside a service, with its environment, on this terminal; returns its exit code."""
+
+    def forwarded_api(self) -> AbstractContextManager[str]:
+        """Address on this machine of the deployment's API, whose own port need not be reachable."""
+
+    def admin_password(self) -> str:
+        """The admin's password; empty with an auth manager of the user's own."""

@@ -29,6 +29,7 @@ from astro_cli import labels
 from astro_cli.errors import AstroError, EngineError
 from astro_cli.runtime.engine import PortTakenError
 from astro_cli.runtime.engine_http import unreachable
+from astro_cli.runtime.terminal import raw_terminal
 
 if TYPE_CHECKING:
     import socket
@@ -407,7 +408,7 @@ class DockerApi:
             connection: socket.socket = getattr(stream, "_sock", stream)
             try:
                 if interactive:
-                    with _raw_terminal(), self._following_size(exec_id):
+                    with raw_terminal(), self._following_size(exec_id):
                         _pump(connection, sys.stdin.fileno(), sys.stdout.buffer, framed=False)
                 else:
                     source = sys.stdin.fileno() if stdin else None
@@ -578,20 +579,6 @@ def _archive(files: Sequence[PrivateFile]) -> bytes:
             member.mtime = int(time.time())
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
-
-
-@contextmanager
-def _raw_terminal() -> Iterator[None]:
-    import termios
-    import tty
-
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-    try:
-        tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed ahead is kept
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def _pump(connection: socket.socket, source: int | None, output: IO[bytes], *, framed: bool) -> None:

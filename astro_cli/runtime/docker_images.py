@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import astro_cli
 from astro_cli import image, labels
 from astro_cli.airflow import PROJECT_FOLDERS, SUPPORTED_VERSIONS
-from astro_cli.build_context import engine_context, project_context
+from astro_cli.build_context import ContextFile, engine_context, project_context
 from astro_cli.errors import AstroError, ProjectError
 from astro_cli.host_settings import HostSettings, host_settings
 from astro_cli.paths import log_dir, make_private_dir
@@ -19,7 +19,7 @@ from astro_cli.runtime.engine import Environment
 from astro_cli.runtime.engine_http import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from astro_cli.project import Project
     from astro_cli.runtime.build import BuildClient
@@ -103,9 +103,33 @@ class ImageBuilder:
         self._engine_images(version, report)
         return Environment(image_id, version, created=created)
 
-    def companions(self, version: str, report: Report, *, broker: bool) -> dict[str, str]:
-        """Ids of the images that stand beside Airflow's in a deployment: `postgres`, `proxy`, perhaps `broker`."""
-        names = ("postgres", "proxy", *(("broker",) if broker else ()))
+    def with_kubernetes(self, made: Environment, tag: str, report: Report) -> Environment:
+        """An image, and in a layer on top what Airflow's KubernetesExecutor needs.
+
+        Args:
+            tag: name of the new one.
+        """
+        base = self._reader.json(f"/images/{made.reference}/json")
+        below = f"{tag}-base"
+        dockerfile = image.kubernetes_dockerfile(below, base["Config"].get("User") or "root")
+        files = (ContextFile("kubernetes.lock", image.images_folder() / "kubernetes.lock"),)
+        origin = _labels(base).get(labels.INPUTS_HASH) or made.reference
+        inputs = image.inputs_hash(dockerfile, files, engine_image_id=origin, settings=self._host)
+        known = self._inspect(tag)
+        if known is not None and _labels(known).get(labels.INPUTS_HASH) == inputs:
+            return Environment(str(known["Id"]), made.airflow_version, created=False)
+        request = BuildRequest(
+            dockerfile, files, (tag,), labels={labels.INPUTS_HASH: inputs}, settings=self._host
+        )
+        self._api().tag(made.reference, below)
+        try:
+            image_id = self._build(request, "kubernetes", "the layer for KubernetesExecutor", report)
+        finally:
+            self._api().untag(below)
+        return Environment(image_id, made.airflow_version, created=True)
+
+    def companions(self, version: str, names: Sequence[str], report: Report) -> dict[str, str]:
+        """Ids of the images that stand beside Airflow's in a deployment, such as `postgres` and `proxy`."""
         return {name: self._engine_image(name, version, report) for name in names}
 
     def stand_ins(self, version: str, report: Report) -> str:

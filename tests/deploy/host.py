@@ -159,9 +159,12 @@ class Host:
 
     Args:
         switch: where it is plugged in; without one it has a cable to this machine alone.
+        shown: folders of this machine that it sees, as `FOLDER:WHERE` with spaces between.
     """
 
-    def __init__(self, folder: Path, *, disk: str = "10g", switch: Switch | None = None, shown: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, disk: str = "10g", switch: Switch | None = None, shown: str = ""
+    ) -> None:
         self.folder = folder
         self._disk = disk
         self._shown = shown
@@ -349,8 +352,8 @@ class Host:
         unshare = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--ipc", "--pid",
              "--fork", "--kill-child=KILL", "--mount-proc", "--propagation", "private", "bash", "-c", _INIT],
-            env={"PATH": _PATH, "DISK": self._disk, "NAME": self.name, "SHOWN": self._shown}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True,
+            env={"PATH": _PATH, "DISK": self._disk, "NAME": self.name, "SHOWN": self._shown},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True,
         )  # fmt: skip
         log.close()
         self._children.append(unshare)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from astro_cli.deploy.dag_bundle import pack
+from astro_cli.deploy.kubernetes_diff import Difference
 from astro_cli.deploy.target import RollError, Secrets, ServiceState, State, StrandedError, Unfinished
 from astro_cli.deployment import BARRIER, Built, Deployer, DeployOptions, services_of
 from astro_cli.deployments import Deployment, Host
@@ -54,6 +55,9 @@ class FakeTarget:
 
     def platform(self) -> str:
         return "linux/amd64"
+
+    def differences(self, release: Release) -> tuple[Difference, ...]:
+        return (Difference("change", f"release {release.id}", release.image),)
 
     def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
         return self.secrets_differ
@@ -593,3 +597,16 @@ def test_a_deploy_ends_when_new_runs_have_the_new_code(deployer, target, built):
     deployer.deploy(built, Secrets(), OPTIONS)
 
     assert target.behind == 0
+
+
+def test_a_target_is_asked_about_the_release_that_a_deploy_would_make(deployer, target, built):
+    deployed(deployer, target, built)
+    state = deployer.state()
+
+    def asked(wanted: Built) -> Difference:
+        (found,) = deployer.differences(wanted, deployer.plan(wanted, Secrets(), state), state)
+        return found
+
+    assert asked(newer(built)).kind == "release 2"
+    assert asked(newer(built)).name.endswith(f":{'a' * 12}-{newer(built).image_id[7:19]}")
+    assert asked(built).kind == "release 1", "what others have changed by hand"

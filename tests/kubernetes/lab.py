@@ -1,18 +1,17 @@
 """A real Kubernetes on this machine: control plane, two nodes, a name server, volumes, and a registry with a login.
 
-Each of its three machines is a `Host` of `tests/deploy/host.py` without an sshd: namespaces of its own, whose first
-process the kernel kills with the process that made the lab. The machine `control` runs etcd, the control plane,
-dnsmasq and `docker-registry`; the nodes run dockerd, kubelet and kube-proxy. All hang on a bridge of `control`.
-Pods have Docker's bridge of their node and a route to the other's; a Service's name is answered by dnsmasq, which a
-thread here tells of Services. Volumes are folders that both nodes see, so a claim of the class `lab` may be written
-from both.
+Each of its three machines is a `Host` of `tests/deploy/host.py` without an sshd, on a `Switch`: namespaces of its
+own, whose first process the kernel kills with the process that made the lab. The machine `control` runs etcd, the
+control plane, dnsmasq and `docker-registry`; the nodes run dockerd, kubelet and kube-proxy. Pods have Docker's
+bridge of their node and a route to the other's; a Service's name is answered by dnsmasq, which a thread here tells
+of Services. Volumes are folders that both nodes see, so a claim of the class `lab` may be written from both.
 
 By hand, as root on Debian 12 (Ctrl-C ends it; the first time Kubernetes is built, see `tests/kubernetes/build`):
 
     .venv/bin/python -m tests.kubernetes.lab
 
 prints lines for `eval`: `KUBECONFIG`, `REGISTRY` (`ADDRESS:PORT`, login alice, `correct horse`),
-`REGISTRY_AUTHORITY` (a file for `registry_authority:`), `NODE_1` and `NODE_2` (addresses at which NodePorts answer).
+`REGISTRY_AUTHORITY` (a file for `registry_authority:`), `NODE_1`, `NODE_2` (addresses where NodePorts answer).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.deploy import host
-from tests.deploy.host import Host, poll
+from tests.deploy.host import Host, Switch, poll
 from tests.deploy.registry_server import PASSWORD, USER, make_certificate
 
 if TYPE_CHECKING:
@@ -72,20 +71,8 @@ def missing() -> str:
     return host.missing() or (f"a Kubernetes needs the programs {' '.join(lacking)}" if lacking else "")
 
 
-class _Control(Host):
-    """The machine of the control plane, and the switch of all others."""
-
-    def _connect_network(self) -> None:
-        self._link, subnet = host._free_network()
-        self.subnet, self.machine_address, self.address = subnet, f"{subnet}.1", f"{subnet}.2"
-        host._ip("link", "add", self._link, "type", "veth", "peer", "name", "up0", "netns", str(self._init))
-        host._ip("address", "add", f"{self.machine_address}/24", "dev", self._link)
-        self.join()
-        self.run("ip", "link", "add", "br0", "type", "bridge")
-        self.run("ip", "address", "add", f"{self.address}/24", "dev", "br0")
-        for link in ("br0", "up0"):
-            self.run("ip", "link", "set", link, "up")
-        self.run("ip", "link", "set", "up0", "master", "br0")
+class Machine(Host):
+    """One machine of the lab, on its switch."""
 
     def _start_sshd_first_time(self) -> None:
         pass
@@ -105,45 +92,17 @@ class _Control(Host):
         return f"/run/{name}"
 
 
-class Node(_Control):
+class Node(Machine):
     """One node. `number` counts from 1."""
 
-    def __init__(self, folder: Path, number: int, control: _Control, others: int, shown: str) -> None:
+    def __init__(self, folder: Path, number: int, switch: Switch, shown: str) -> None:
         self.number = number
-        self._control = control
-        self._others = others
-        super().__init__(folder, shown=shown)
+        super().__init__(folder, switch=switch, shown=shown)
 
     @property
     def node_name(self) -> str:
         """How the cluster calls it."""
         return f"node{self.number}"
-
-    def _connect_network(self) -> None:
-        control = self._control
-        self.machine_address, self.address = control.machine_address, node_address(control, self.number)
-        self._link = ""  # both ends go with their namespaces
-        self.port = f"port{self.number}"
-        host._ip(
-            "link", "add", "eth0", "netns", str(self._init), "type", "veth",
-            "peer", "name", self.port, "netns", str(control._init),
-        )  # fmt: skip
-        control.run("ip", "link", "set", self.port, "master", "br0")
-        self.join()
-        self.run("ip", "address", "add", f"{self.address}/24", "dev", "eth0")
-        self.run("ip", "link", "set", "eth0", "up")
-        self.run("ip", "route", "add", "default", "via", self.machine_address)
-        for number in range(1, self._others + 1):
-            if number != self.number:
-                self.run("ip", "route", "add", pods_of(number), "via", node_address(control, number))
-
-    def cut(self) -> None:
-        """Pull its cable."""
-        self._control.run("ip", "link", "set", self.port, "down")
-
-    def join(self) -> None:
-        """Put its cable back."""
-        self._control.run("ip", "link", "set", self.port, "up")
 
     def start_engine(self) -> None:
         self.run("mount", "-t", "tmpfs", "tmpfs", "/var/log")
@@ -161,11 +120,6 @@ class Node(_Control):
         """Until dockerd answers."""
         poll(self.engine_answers, "dockerd", self.folder / "dockerd.log")
         self.run("iptables", "-P", "FORWARD", "ACCEPT")
-
-
-def node_address(control: _Control, number: int) -> str:
-    """A node's address on the bridge."""
-    return f"{control.subnet}.{10 + number}"
 
 
 def pods_of(number: int) -> str:
@@ -196,13 +150,14 @@ class Lab:
         self._trusted: Path | None = None
         self._ended = threading.Event()
         (folder / "control").mkdir()
-        self.control = _Control(folder / "control", shown=self._shown)
+        self._switch = Switch()
+        self.control = Machine(folder / "control", switch=self._switch, shown=self._shown)
         try:
-            for number in range(
-                1, nodes + 1
-            ):  # here: the kernel kills a machine with the thread that made it
+            # Made here and not in a thread: the kernel kills a machine with the thread that made it.
+            for number in range(1, nodes + 1):
                 (folder / f"node{number}").mkdir()
-                self.nodes.append(Node(folder / f"node{number}", number, self.control, nodes, self._shown))
+                self.nodes.append(Node(folder / f"node{number}", number, self._switch, self._shown))
+            self._connect_pods()
             self._make_certificates()
             self._start_control_plane()
             self._start_registry()
@@ -246,10 +201,19 @@ class Lab:
         self._ended.set()
         for machine in (*self.nodes, self.control):
             machine.close()
+        self._switch.close()
         if self._trusted is not None:
             shutil.rmtree(self._trusted, ignore_errors=True)
 
     # how it comes about
+
+    def _connect_pods(self) -> None:
+        """Let every machine know the way to the pods of each node."""
+        for node in self.nodes:
+            for machine in (self.control, *self.nodes):
+                if machine is not node:
+                    machine.run("ip", "route", "add", pods_of(node.number), "via", node.address)
+            node.run("ip", "route", "add", "default", "via", node.machine_address)
 
     def _make_certificates(self) -> None:
         pki, address = self.folder / "pki", self.control.address
@@ -380,7 +344,6 @@ class Lab:
         shutil.copy(made.certificate, self._trusted / "ca.crt")
 
     def _start_node(self, node: Node) -> None:
-        self.control.run("ip", "route", "add", pods_of(node.number), "via", node.address)
         node.wait_for_engine()
         node.trust(self.registry, self.certificate.read_text())
         self._load_pause(node)
@@ -535,7 +498,7 @@ def _guarded(failures: list[BaseException], function: Callable[[Node], None], no
 def _forget_registries() -> None:
     """Remove what labs left that were killed: their addresses are nobody's any more."""
     routes = subprocess.run(["ip", "-4", "route", "show"], check=True, text=True, capture_output=True).stdout
-    for folder in _TRUSTED.glob(f"10.78.*.2:{REGISTRY_PORT}"):
+    for folder in _TRUSTED.glob(f"10.78.*:{REGISTRY_PORT}"):
         if f"{folder.name.rpartition('.')[0]}." not in routes:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,0 +1,760 @@
+"""A deployment on Kubernetes: rolls, jobs, secrets and volumes are the cluster's. See `docs/kubernetes.md`."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import json
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from astro_cli import labels
+from astro_cli.airflow import ADMIN, API_PORT, AUTH_MANAGER, DEPLOYED_CODE
+from astro_cli.deploy import (
+    database,
+    kubernetes_lock,
+    kubernetes_objects,
+    kubernetes_pods,
+    kubernetes_rights,
+    stack,
+)
+from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, RegistryStore
+from astro_cli.deploy.kubernetes_api import CONFLICT, FORBIDDEN, KINDS, NOT_FOUND, RefusedError, selector
+from astro_cli.deploy.kubernetes_diff import differences
+from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
+from astro_cli.deploy.target import RollError, ServiceState, State
+from astro_cli.errors import AstroError, TargetError
+from astro_cli.ports import next_free
+from astro_cli.releases import LIVE, kept_releases, read_release
+from astro_cli.runtime.engine import LogLine
+from astro_cli.runtime.forward import forwarded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from astro_cli.deploy.dag_bundle import Bundle
+    from astro_cli.deploy.kubernetes_api import KubernetesApi
+    from astro_cli.deploy.kubernetes_diff import Difference
+    from astro_cli.deploy.registry import Credentials, Registry
+    from astro_cli.deploy.target import Lock, Secrets, Unfinished
+    from astro_cli.deployments import Deployment
+    from astro_cli.releases import Release
+    from astro_cli.runtime.engine import LogQuery, Report
+
+    Object = dict[str, Any]
+
+LOOK_SECONDS = 1.0
+LAST_LINES = 20
+JOB_SECONDS = 3600.0
+PENDING_SECONDS = 180.0
+"""That a job may wait for a node, and for its image to arrive."""
+DATABASE_SECONDS = 300.0
+GONE_SECONDS = 120.0
+FIRST_PORT = 18_080
+"""On this machine, for the way to a deployment's API."""
+REMOTE_LOGS = "AIRFLOW__LOGGING__REMOTE_LOGGING"
+_WORKLOADS = ("Deployment", "StatefulSet", "Job")
+
+
+class ClusterError(RollError):
+    """What runs in a pod is not at fault that it does not run, but the cluster: no room, no image, no right."""
+
+    code = "target"
+    exit_code = 7
+
+
+@dataclass(frozen=True)
+class RegistryDoor:
+    """The way to the registry from here.
+
+    Attributes:
+        credentials: of whoever deploys; None where they have none.
+        opened: opens it, with the authority (PEM) of its certificate, if it has one of its own.
+        push: brings an image of this machine's engine there, and says how to pull it.
+    """
+
+    repository: str
+    credentials: Credentials | None
+    opened: Callable[[str], Registry]
+    push: Callable[[str, Sequence[str], Report], str]
+
+
+class KubernetesTarget:
+    """One deployment in one namespace; see `deploy.target.Target`."""
+
+    def __init__(
+        self, api: KubernetesApi, names: stack.Names, deployment: Deployment, registry: RegistryDoor
+    ) -> None:
+        self.api = api
+        self.names = names
+        self._deployment = deployment
+        self._registry = registry
+        self._store = SecretStore(_SecretDoor(api, self._mine), names)
+        self._held: kubernetes_lock.KubernetesLock | None = None
+
+    # looking
+
+    def check(self, *, changing: bool = False) -> None:
+        """That the cluster answers, that the namespace is this deployment's, and that we may do what we must.
+
+        Raises:
+            TargetError: something of it is not so.
+        """
+        namespace = self._namespace()
+        if namespace is not None and not self._has_my_labels(namespace):
+            words = " ".join(f"{key}={value}" for key, value in self.names.labels.items())
+            raise TargetError(
+                f"the namespace `{self.api.namespace}` exists and is not this deployment's",
+                hint=f"name another with `namespace:`; or give it this one: "
+                f"`kubectl label namespace {self.api.namespace} {words}`",
+            )
+        if changing:
+            wanted = kubernetes_rights.needed(self._deployment, new=namespace is None)
+            kubernetes_rights.require(self.api, wanted)
+
+    def _namespace(self) -> Object | None:
+        try:
+            return self.api.call("GET", f"/api/v1/namespaces/{self.api.namespace}")
+        except RefusedError as exc:
+            if exc.status == NOT_FOUND:
+                return None
+            raise
+
+    def platform(self) -> str:
+        """What kind of machines the nodes are; empty where that may not be asked, or where they differ."""
+        try:
+            nodes = self.api.call("GET", "/api/v1/nodes")["items"]
+        except RefusedError:
+            return ""
+        kinds = {f"{info['operatingSystem']}/{info['architecture']}" for info in map(_node_info, nodes)}
+        return kinds.pop() if len(kinds) == 1 else ""
+
+    def state(self) -> State:
+        """What is there."""
+        pods = self.api.list("Pod", self._mine)
+        rows = [
+            self._service_state(workload, pods)
+            for kind in ("Deployment", "StatefulSet")
+            for workload in self.api.list(kind, self._mine)
+        ]
+        order = [stack.POSTGRES, *(service.name for service in stack.airflow_services())]
+        rows.sort(key=lambda row: order.index(row.name) if row.name in order else len(order))
+        return State(self._releases(), tuple(rows), kubernetes_lock.holder(self.api))
+
+    def _releases(self) -> tuple[Release, ...]:
+        found = self.api.list("ConfigMap", f"{self._mine},{labels.KIND}={kubernetes_objects.RECORD}")
+        read = (read_release(each["data"]["release"]) for each in found)
+        return tuple(sorted(read, key=lambda release: release.id))
+
+    def _service_state(self, workload: Object, pods: Sequence[Object]) -> ServiceState:
+        name = workload["metadata"]["labels"][labels.SERVICE]
+        release = kubernetes_pods.release_of(workload)
+        own = [pod for pod in pods if pod["metadata"]["labels"].get(labels.SERVICE) == name]
+        new = [
+            pod
+            for pod in own
+            if kubernetes_pods.release_of(pod) == release and not kubernetes_pods.is_ending(pod)
+        ]
+        ready = [pod for pod in new if kubernetes_pods.is_ready(pod)]
+        troubles = filter(None, map(kubernetes_pods.trouble, new))
+        return ServiceState(
+            name=name,
+            release=release,
+            wanted=workload["spec"]["replicas"],
+            running=len(ready),
+            draining=sum(map(kubernetes_pods.is_ending, own)),
+            image=workload["spec"]["template"]["spec"]["containers"][0]["image"],
+            containers=tuple(pod["metadata"]["name"] for pod in ready),
+            error=next((trouble.words for trouble in troubles), kubernetes_pods.lost(workload)),
+        )
+
+    def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
+        """Names whose values differ from what the cluster has."""
+        changed = self._store.changed(secrets)
+        if not secrets.certificate:
+            return changed
+        found = self.api.get("Secret", kubernetes_objects.CERTIFICATE_SECRET)
+        known = (
+            (found["metadata"].get("annotations") or {}).get("astro.digest.certificate", "") if found else ""
+        )
+        return changed if is_digest_of(secrets.certificate, known) else (*changed, "certificate")
+
+    def differences(self, release: Release) -> tuple[Difference, ...]:
+        """What applying a release would change, asked of the cluster itself."""
+        if self._namespace() is None:
+            return differences(self._wanted(release), {}, lambda wanted: dict(wanted))
+        return differences(
+            self._wanted(release), self._present(), lambda wanted: self.api.apply(wanted, dry_run=True)
+        )
+
+    def _wanted(self, release: Release) -> list[Object]:
+        """Every object of a release but secrets and records."""
+        rows = (service for service in stack.airflow_services() if stack.is_part_of(service, release))
+        return [
+            *kubernetes_objects.base_objects(self.names, release, database.settings()),
+            *(self._rendered(service.name, release, 300.0) for service in rows),
+        ]
+
+    def _present(self) -> dict[tuple[str, str], Object]:
+        """Every object that applying a release makes, by kind and name."""
+        found: dict[tuple[str, str], Object] = {}
+        for kind in KINDS:
+            if kind in ("Pod", "ReplicaSet", "Lease", "Job", "Secret"):
+                continue
+            with suppress(RefusedError):  # what may not be listed was never made
+                for each in self.api.list(kind, self._mine):
+                    if each["metadata"]["labels"].get(labels.KIND) != kubernetes_objects.RECORD:
+                        found[kind, each["metadata"]["name"]] = {"kind": kind, **each}
+        return found
+
+    # lock and records
+
+    @contextmanager
+    def lock(self, purpose: str, wait: float) -> Iterator[kubernetes_lock.KubernetesLock]:
+        """Hold the deployment; its namespace is made if there is none."""
+        if self._namespace() is None:
+            try:
+                made = kubernetes_objects.namespace(self.names, self.api.namespace)
+                self.api.call("POST", "/api/v1/namespaces", body=made)
+            except RefusedError as exc:
+                if exc.status != CONFLICT:  # else somebody was faster
+                    raise
+            self.check()
+        with kubernetes_lock.hold(self.api, self.names, purpose, wait) as held:
+            self._held = held
+            yield held
+
+    def record(self, release: Release) -> None:
+        """Append to the list of releases."""
+        self.api.create(kubernetes_objects.record(self.names, release))
+
+    def unlock(self) -> Unfinished | None:
+        """Take the lock away from whoever has it; what was begun under it, or None when it was free."""
+        return kubernetes_lock.release(self.api)
+
+    # what a release stands on
+
+    def bring_image(self, image_id: str, tags: Sequence[str], report: Report) -> str:
+        """Push an image to the registry; the nodes pull it when the lock is held."""
+        return self._registry.push(image_id, tags, report)
+
+    def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
+        """Have every secret; the admin gets a password with the first release."""
+        own_login = AUTH_MANAGER not in self._deployment.env
+        return self._store.ensure(secrets, login=own_login and first)
+
+    def make_keys(self) -> str:
+        """See `Target`."""
+        found = self._store.newest(stack.KEYS)
+        if found is None:
+            raise AstroError("the present keys are gone", hint="see `astro deployment ps`")
+        return self._store.next_keys(json.loads(self._secret_value(found["Spec"]["Name"])))
+
+    def _secret_value(self, name: str) -> str:
+        found = self.api.get("Secret", name)
+        return base64.b64decode(found["data"]["value"]).decode() if found else ""
+
+    def reencrypt(self, release: Release) -> None:
+        """See `Target`."""
+        command = ["airflow", "rotate-fernet-key"]
+        job = kubernetes_objects.airflow_job(self.names, "reencrypt", release, command)
+        self._run_job(job, "the database could not be encrypted anew")
+
+    def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
+        """Have account, login, volumes, database and Services; what is there as it should be is not touched."""
+        configuration = release.configuration
+        if not configuration["storage"]["logs"] and REMOTE_LOGS not in configuration["env"]:
+            report.warn(
+                "task logs are not kept: name a class of shared volumes (`storage: {logs: …}`), or log remotely"
+            )
+        self._ensure_registry_login(secrets)
+        if secrets.certificate:
+            pem = secrets.certificate
+            if "certificate" in self.changed_secrets(secrets):
+                self._put(kubernetes_objects.certificate_secret(self.names, pem, digest_of(pem)))
+        account, *others = kubernetes_objects.base_objects(self.names, release, database.settings())
+        self._put(account)
+        live = (each for each in self._releases() if each.result == LIVE)
+        known = {image for each in live for image in (each.image, *each.companions.values())}
+        for image in dict.fromkeys((*release.companions.values(), release.image)):
+            if image not in known:
+                report.step(f"a node pulls {image.partition('@')[0]}")
+                job = kubernetes_objects.image_job(self.names, "pull", image)
+                self._run_job(job, "the image does not run")
+        for each in others:
+            if each["kind"] == "StatefulSet":
+                report.step("the metadata database")
+            self._put(each)
+        if stack.PASSWORD in release.secrets:
+            self._wait("StatefulSet", [stack.POSTGRES], None, lock, DATABASE_SECONDS)
+
+    def _ensure_registry_login(self, secrets: Secrets) -> None:
+        login = self._registry.credentials
+        if login is None and self.api.get("Secret", kubernetes_objects.REGISTRY_SECRET) is not None:
+            return  # somebody else deployed, who had one
+        host = self._registry.repository.partition("/")[0]
+        name, password = (login.username, login.password) if login else ("", "")
+        self._put(kubernetes_objects.registry_secret(self.names, host, name, password, secrets.authority))
+
+    def _put(self, wanted: Object) -> None:
+        """Apply an object, unless somebody else's has its name."""
+        name = wanted["metadata"]["name"]
+        found = self.api.get(wanted["kind"], name)
+        if found is not None and not self._has_my_labels(found):
+            raise AstroError(
+                f"{self.api.namespace} already has a {wanted['kind']} `{name}`, which is not this deployment's",
+                hint="remove or rename it, or give the deployment another `namespace`",
+            )
+        self.api.apply(wanted)
+
+    # DAGs
+
+    def publish_dags(self, release: Release, bundle: Bundle) -> None:
+        """See `Target`."""
+        with self._dags(release) as dags:
+            dags.publish(bundle)
+
+    def point_dags(self, release: Release, digest: str) -> None:
+        """See `Target`."""
+        with self._dags(release) as dags:
+            dags.point(digest)
+
+    def dags_digest(self, release: Release) -> str:
+        """See `Target`."""
+        with self._dags(release) as dags:
+            published = dags.current()
+        return published.digest if published else ""
+
+    def dags_seen(self, release: Release) -> str:
+        """See `Target`."""
+        remembered = f"{STORAGE}/{BUNDLE}/current-{kubernetes_objects.dags_tag(self.names, release)}"
+        code, output = self._in_processor(["cat", remembered])
+        return "" if code or not output else f"sha256:{output.strip()}"
+
+    def dags_behind(self, release: Release) -> int:
+        """See `Target`."""
+        program = [*stack.ENTRY, "run", "python3", f"{DEPLOYED_CODE}/dags_behind.py", BUNDLE]
+        code, output = self._in_processor([*program, release.dags.removeprefix("sha256:")])
+        return int(output) if not code and output.strip().isdecimal() else 0
+
+    def _in_processor(self, command: Sequence[str]) -> tuple[int, str]:
+        service = "dag-processor"
+        pod = self._pod(service)
+        return self.api.output_of(pod, command, container=service) if pod else (1, "")
+
+    @contextmanager
+    def _dags(self, release: Release) -> Iterator[RegistryStore]:
+        tag = kubernetes_objects.dags_tag(self.names, release)
+        found = self.api.get("Secret", kubernetes_objects.REGISTRY_SECRET)
+        authority = (found or {}).get("data", {}).get(kubernetes_objects.AUTHORITY_FILE, "")
+        with self._registry.opened(base64.b64decode(authority).decode()) as registry:
+            yield RegistryStore(registry, self._registry.repository.partition("/")[2], tag)
+
+    # the metadata database
+
+    def database_heads(self, release: Release) -> str:
+        """Migration heads of the metadata database; empty for an empty one."""
+        job = kubernetes_objects.postgres_job(self.names, "heads", release, database.HEADS)
+        return "".join(self._run_job(job, "the metadata database cannot be asked for its version")).strip()
+
+    def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
+        """Write the metadata database to the file `name` in the volume of backups, then remove others."""
+        job = kubernetes_objects.postgres_job(self.names, "backup", release, database.backup(name, drop))
+        self._run_job(job, "the backup of the metadata database failed")
+        return name
+
+    def restore(self, release: Release, name: str) -> None:
+        """Put a backup in the metadata database's place, all of it or nothing."""
+        job = kubernetes_objects.postgres_job(self.names, "restore", release, database.restore(name))
+        self._run_job(job, f"the backup {name} could not be restored")
+
+    def migrate(self, release: Release) -> None:
+        """Migrate the metadata database with the release's image."""
+        job = kubernetes_objects.airflow_job(self.names, "migrate", release, ["airflow", "db", "migrate"])
+        self._run_job(job, "the migration of the metadata database failed")
+
+    def _run_job(self, job: Object, failure: str) -> list[str]:
+        """Run a Job to its end; returns its lines."""
+        name = job["metadata"]["name"]
+        self._remove_job(name)  # left by a run that was killed
+        self._try_pod(job)
+        made = self.api.create(job)
+        try:
+            return self._watch_job(name, made["metadata"]["uid"], failure)
+        finally:
+            self.api.delete("Job", name)
+
+    def _watch_job(self, name: str, uid: str, failure: str) -> list[str]:
+        began, known = time.monotonic(), ""
+        while time.monotonic() < began + JOB_SECONDS:
+            pods = self.api.list("Pod", f"controller-uid={uid}")
+            phase = pods[0]["status"].get("phase", "") if pods else ""
+            if phase in ("Succeeded", "Failed"):
+                lines = self._lines_of(pods[0])
+                if phase == "Failed":
+                    trouble = kubernetes_pods.trouble(pods[0])
+                    reason = f": {trouble.words}" if trouble else ""
+                    raise AstroError(
+                        f"{failure}{reason}", hint="nothing was replaced", details=tuple(lines[-LAST_LINES:])
+                    )
+                return lines
+            trouble = kubernetes_pods.trouble(pods[0], known) if pods else None
+            late = time.monotonic() > began + PENDING_SECONDS and phase != "Running"
+            if trouble is not None and (trouble.final or late):
+                raise _cluster_error(f"the job `{name}` cannot run: {trouble.words}")
+            if late:
+                raise _cluster_error(f"the job `{name}` did not begin within {PENDING_SECONDS:.0f} s")
+            known = trouble.words if trouble else known
+            if self._held is not None:
+                self._held.beat()
+            time.sleep(LOOK_SECONDS)
+        raise AstroError(f"{failure}: it did not end within {JOB_SECONDS / 60:.0f} minutes")
+
+    def _remove_job(self, name: str) -> None:
+        if self.api.delete("Job", name, foreground=True):
+            self._until(lambda: self.api.get("Job", name) is None, f"the job `{name}` does not go")
+
+    def _try_pod(self, workload: Object) -> None:
+        """Let the cluster say now what it would refuse a pod for later: a quota, a limit, a policy."""
+        template = workload["spec"]["template"]
+        marks = {"generateName": "astro-try-", "labels": template["metadata"]["labels"]}
+        self.api.create(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": marks, "spec": template["spec"]}, dry_run=True
+        )
+
+    # rolling
+
+    def roll(self, release: Release, services: Sequence[str], lock: Lock, seconds: float) -> None:
+        """Replace services by those of a release, and wait until each of them runs healthy."""
+        named = [service for service in stack.airflow_services() if service.name in services]
+        rows = [service for service in named if stack.is_part_of(service, release)]
+        for service in set(named) - set(rows):
+            self.api.delete("Deployment", service.name)
+        for service in rows:
+            wanted = self._rendered(service.name, release, seconds)
+            marks = f"{labels.SERVICE}={service.name},{labels.RELEASE}={release.serving}"
+            if not self.api.list("Pod", f"{self._mine},{marks}"):  # else it goes back to what still runs
+                self._try_pod(wanted)
+            self._put(wanted)
+        self._wait("Deployment", [service.name for service in rows], release.serving, lock, seconds)
+
+    def _rendered(self, service: str, release: Release, seconds: float) -> Object:
+        row = next(each for each in stack.airflow_services() if each.name == service)
+        return kubernetes_objects.airflow_deployment(self.names, row, release, seconds)
+
+    def _wait(
+        self, kind: str, services: Sequence[str], release: int | None, lock: Lock, seconds: float
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        waiting, known = list(services), dict.fromkeys(services, "")
+        while True:
+            for name in tuple(waiting):
+                late = time.monotonic() > deadline
+                if self._is_up(kind, name, release, known, late=late, seconds=seconds):
+                    waiting.remove(name)
+            if not waiting:
+                return
+            lock.beat()
+            time.sleep(LOOK_SECONDS)
+
+    def _is_up(
+        self, kind: str, name: str, release: int | None, known: dict[str, str], *, late: bool, seconds: float
+    ) -> bool:
+        workload = self.api.get(kind, name)
+        if workload is None:
+            raise RollError(f"the service {name} was removed by somebody")
+        if kubernetes_pods.is_up({"kind": kind, **workload}):
+            return True
+        found = self.api.list("Pod", f"{self._mine},{labels.SERVICE}={name}")
+        pods = [
+            pod
+            for pod in kubernetes_pods.newest(found)
+            if kubernetes_pods.release_of(pod) == release and not kubernetes_pods.is_ending(pod)
+        ]
+        troubles = {pod["metadata"]["name"]: kubernetes_pods.trouble(pod, known[name]) for pod in pods}
+        worst = max(filter(None, troubles.values()), key=lambda each: each.final, default=None)
+        refused = kubernetes_pods.lost(workload)
+        if worst is not None:
+            known[name] = worst.words
+        if late or refused or (worst is not None and worst.final):
+            if worst is not None and worst.cluster:
+                raise _cluster_error(f"the service {name} cannot run: {worst.words}")
+            if refused and not pods:
+                raise _cluster_error(f"the service {name} cannot run: {refused}")
+            words = worst.words if worst else refused or f"did not become healthy within {seconds:.0f} s"
+            pod = next((pod for pod in pods if troubles[pod["metadata"]["name"]]), next(iter(pods), None))
+            lines = self._lines_of(pod, LAST_LINES) if pod else []
+            raise RollError(f"the service {name} {words}", details=tuple(lines))
+        return False
+
+    def _lines_of(self, pod: Mapping[str, Any], tail: int | None = None) -> list[str]:
+        name = pod["metadata"]["name"]
+        container = pod["spec"]["containers"][0]["name"]
+        lines = list(self.api.lines(name, container=container, tail=tail))
+        if not lines and any(each.get("restartCount") for each in pod["status"].get("containerStatuses", ())):
+            lines = list(self.api.lines(name, container=container, tail=tail, previous=True))
+        return [line.partition(" ")[2] for line in lines]
+
+    def remove_services(self) -> None:
+        """Remove every service that a release replaces."""
+        for service in stack.airflow_services():
+            self.api.delete("Deployment", service.name)
+
+    def stop(self, lock: Lock) -> None:
+        """End every service, and the database last; volumes, secrets and records stay."""
+        self.remove_services()
+        names = [service.name for service in stack.airflow_services()]
+        self._wait_gone(names, lock)
+        self.api.delete("StatefulSet", stack.POSTGRES)
+        self._wait_gone([stack.POSTGRES], lock)
+
+    def _wait_gone(self, services: Sequence[str], lock: Lock) -> None:
+        """Wait until no pod of these services is left; the cluster ends them after their tasks."""
+        while self.api.list("Pod", f"{self._mine},{labels.SERVICE} in ({','.join(services)})"):
+            lock.beat()
+            time.sleep(LOOK_SECONDS)
+
+    def _until(self, done: Callable[[], bool], failure: str, seconds: float = GONE_SECONDS) -> None:
+        end = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > end:
+                raise AstroError(failure)
+            if self._held is not None:
+                self._held.beat()
+            time.sleep(LOOK_SECONDS)
+
+    # beside what runs
+
+    def run_inside(self, service: str, command: Sequence[str], *, interactive: bool) -> int:
+        """Run a command beside a service, with its environment, on this terminal; returns its exit code."""
+        words = list(command) if service == stack.POSTGRES else [*stack.ENTRY, "run", *command]
+        return self.api.run_inside(self._running(service), words, container=service, interactive=interactive)
+
+    @contextmanager
+    def forwarded_api(self) -> Iterator[str]:
+        """Address on this machine of the deployment's API, through the cluster's own."""
+        pod, port = self._running(stack.API_SERVER), next_free(FIRST_PORT)
+        if port is None:
+            raise AstroError(f"no free port was found from {FIRST_PORT} upwards on this machine")
+        with forwarded(port, lambda client: self.api.forward(pod, API_PORT, client)):
+            yield f"http://127.0.0.1:{port}"
+
+    def admin_password(self) -> str:
+        """The admin's password; empty with an auth manager of the user's own."""
+        found = self._store.newest(stack.LOGIN)
+        return str(json.loads(self._secret_value(found["Spec"]["Name"]))[ADMIN]) if found else ""
+
+    def _running(self, service: str) -> str:
+        pod = self._pod(service)
+        if not pod:
+            raise AstroError(f"the service {service} does not run", hint="see `astro deployment ps`")
+        return pod
+
+    def _pod(self, service: str) -> str:
+        """A pod of a service that is ready; empty where there is none."""
+        pods = kubernetes_pods.newest(self.api.list("Pod", f"{self._mine},{labels.SERVICE}={service}"))
+        return next((str(pod["metadata"]["name"]) for pod in pods if kubernetes_pods.is_ready(pod)), "")
+
+    def ask(self, path: str) -> dict[str, object] | None:
+        """The deployment's own API, asked beside it: in some networks a pod cannot reach itself by its Service."""
+        pod = self._pod(stack.API_SERVER)
+        if not pod:
+            return None
+        command = [*stack.ENTRY, "fetch", f"http://127.0.0.1:{API_PORT}{path}"]
+        try:
+            code, output = self.api.output_of(pod, command, container=stack.API_SERVER)
+        except RefusedError as exc:  # it has just ended
+            if exc.status == FORBIDDEN:
+                raise
+            return None
+        if code:
+            return None
+        answer = json.loads(output)
+        return answer if isinstance(answer, dict) else None
+
+    def logs(self, query: LogQuery) -> Iterator[LogLine]:
+        """Lines of every pod there is, tasks' included, merged in order of time."""
+        since = int(time.time() - query.since) + 1 if query.since is not None else None
+        pods: dict[str, tuple[str, str]] = {}
+        for pod in self.api.list("Pod", self._mine):
+            marks = pod["metadata"]["labels"]
+            service = marks.get(labels.SERVICE) or marks.get(labels.KIND, "")
+            if service and (not query.services or service in query.services):
+                name = pod["metadata"]["name"]
+                pods[name] = (service, pod["spec"]["containers"][0]["name"])
+
+        def lines(pod: str, *, follow: bool) -> Iterator[LogLine]:
+            service, container = pods[pod]
+            tail, past = (0, None) if follow else (query.tail, since)
+            for line in self.api.lines(pod, container=container, follow=follow, tail=tail, since=past):
+                moment, _, text = line.partition(" ")
+                yield LogLine(moment, service, text)
+
+        yield from heapq.merge(*(lines(pod, follow=False) for pod in pods), key=lambda line: line.timestamp)
+        if query.follow:
+            yield from _together([lines(pod, follow=True) for pod in pods])
+
+    # tidying
+
+    def prune(self, keep: int) -> None:
+        """Remove what the running release no longer wants, and secrets of releases that cannot be returned to."""
+        kept = kept_releases(self._releases(), keep)
+        wanted = {(each["kind"], each["metadata"]["name"]) for each in self._wanted(kept[-1])}
+        for (kind, name), each in self._present().items():
+            is_object = each["metadata"]["labels"].get(labels.KIND) == kubernetes_objects.OBJECT
+            if is_object and (kind, name) not in wanted:
+                self.api.delete(kind, name)
+        needed = {name for each in kept for name in each.secrets.values()}
+        for name, each in self._store.stored().items():
+            if name not in needed and each["Spec"]["Labels"].get("astro.role") == stack.USER:
+                self.api.delete("Secret", name)
+
+    def destroy(self, report: Report, wait: float) -> None:
+        """Remove everything of the deployment, and the namespace that astro made if nothing of others is in it."""
+        namespace = self._namespace()
+        if namespace is None:
+            return
+        with self.lock("astro deployment destroy", wait):
+            report.step("remove services")
+            for kind in (*_WORKLOADS, "Pod"):
+                self._remove_all(kind)
+            self._until(
+                lambda: not self.api.list("Pod", self._mine), "some pods do not end", 2 * GONE_SECONDS
+            )
+            report.step("remove data")
+            for kind in KINDS:
+                if kind not in ("Lease", "ReplicaSet"):
+                    self._remove_all(kind)
+        if namespace["metadata"]["labels"].get(labels.MANAGED) != "true":
+            return
+        if others := self._others():
+            report.warn(f"the namespace {self.api.namespace} stays: {others} is not this deployment's")
+            return
+        report.step("remove the namespace")
+        with suppress(RefusedError):
+            self.api.call("DELETE", f"/api/v1/namespaces/{self.api.namespace}")
+            self._held = None
+            self._until(lambda: self._namespace() is None, "the namespace does not go")
+
+    def _remove_all(self, kind: str) -> None:
+        with suppress(RefusedError):  # what may not be listed was never made
+            for each in self.api.list(kind, self._mine):
+                self.api.delete(kind, each["metadata"]["name"])
+
+    def _others(self) -> str:
+        """Something in the namespace that is not ours, whatever kind it is of; empty where there is nothing."""
+        groups = self.api.call("GET", "/apis")["groups"]
+        places = ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
+        for place in places:
+            try:
+                kinds = [each for each in self.api.call("GET", place).get("resources", ()) if _may_hold(each)]
+                for kind in kinds:
+                    where = f"{place}/namespaces/{self.api.namespace}/{kind['name']}"
+                    for each in self.api.call("GET", where)["items"]:
+                        if not self._has_my_labels(each) and not _is_standard(kind["name"], each):
+                            return f"{kind['kind']} `{each['metadata']['name']}`"
+            except RefusedError:
+                return f"perhaps something of {place}, which cannot be listed,"
+        return ""
+
+    # small things
+
+    @property
+    def _mine(self) -> str:
+        return selector(self.names.labels)
+
+    def _has_my_labels(self, thing: Mapping[str, Any]) -> bool:
+        marks = thing["metadata"].get("labels") or {}
+        return all(marks.get(key) == value for key, value in self.names.labels.items())
+
+
+_BY_THE_CLUSTER = ("events", "endpoints", "endpointslices", "controllerrevisions", "replicasets")
+"""Made by the cluster for other things, and gone a moment after them."""
+
+
+def _may_hold(kind: Mapping[str, Any]) -> bool:
+    return kind["namespaced"] and "list" in kind["verbs"] and kind["name"] not in _BY_THE_CLUSTER
+
+
+def _is_standard(resource: str, thing: Mapping[str, Any]) -> bool:
+    """Whether every namespace has it."""
+    name, kind = thing["metadata"]["name"], thing.get("type")
+    return (
+        (resource == "serviceaccounts" and name == "default")
+        or (resource == "configmaps" and name == "kube-root-ca.crt")
+        or (resource == "secrets" and kind == "kubernetes.io/service-account-token")
+        or (resource == "leases" and name == kubernetes_lock.NAME)
+    )
+
+
+def _node_info(node: Mapping[str, Any]) -> Mapping[str, str]:
+    info: Mapping[str, str] = node["status"]["nodeInfo"]
+    return info
+
+
+def _cluster_error(words: str) -> ClusterError:
+    hints = {
+        "cannot pull": "the nodes must reach the registry, trust its certificate, and its login must be right",
+        "no node takes it": "make room: lower `resources`, or add a node",
+        "quota": "lower `replicas` or `resources`, or ask for a larger quota",
+    }
+    hint = next((hint for text, hint in hints.items() if text in words), "`kubectl describe pod` tells more")
+    return ClusterError(words, hint=hint)
+
+
+def _together(streams: Sequence[Iterator[LogLine]]) -> Iterator[LogLine]:
+    """Lines of several streams as they come, until all have ended."""
+    import queue
+    import threading
+
+    inbox: queue.Queue[LogLine | AstroError | None] = queue.Queue()
+
+    def listen(stream: Iterator[LogLine]) -> None:
+        try:
+            for line in stream:
+                inbox.put(line)
+        except AstroError as exc:
+            inbox.put(exc)
+        inbox.put(None)
+
+    for stream in streams:
+        threading.Thread(target=listen, args=(stream,), daemon=True).start()
+    left = len(streams)
+    while left:
+        item = inbox.get()
+        if isinstance(item, AstroError):
+            raise item
+        if item is None:
+            left -= 1
+        else:
+            yield item
+
+
+class _SecretDoor:
+    """The namespace's secrets as `SecretStore` knows them from engines; long digests are annotations."""
+
+    def __init__(self, api: KubernetesApi, mine: str) -> None:
+        self._api = api
+        self._mine = mine
+
+    def stored(self, _kind: str, _label: str) -> dict[str, dict[str, Any]]:
+        """Every secret of a role, by name."""
+        found = {}
+        for each in self._api.list("Secret", f"{self._mine},astro.role"):
+            metadata = each["metadata"]
+            marks = {**metadata["labels"], **(metadata.get("annotations") or {})}
+            found[metadata["name"]] = {
+                "ID": metadata["uid"],
+                "Spec": {"Name": metadata["name"], "Labels": marks},
+            }
+        return found
+
+    def store(self, _kind: str, name: str, content: str, marks: Mapping[str, str]) -> str:
+        """Make a secret; it never changes."""
+        notes = {key: value for key, value in marks.items() if key.startswith("astro.digest.")}
+        plain = {key: value for key, value in marks.items() if key not in notes}
+        return str(
+            self._api.create(kubernetes_objects.secret(name, plain, notes, content))["metadata"]["uid"]
+        )

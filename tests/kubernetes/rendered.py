@@ -1,0 +1,95 @@
+"""Releases of every shape, as the pure tests render them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from astro_cli.deploy import kubernetes_objects, stack
+from astro_cli.deployments import KUBERNETES, Deployment, Publish, Resources, Storage
+from astro_cli.releases import Release
+
+NAMES = stack.Names("abcdef123456", "My Shop!", "prod")
+BUNDLED = {
+    role: f"my-shop-prod-{role}-1"
+    for role in ("keys", "connection", "environment", "login", "database", "address")
+}
+OWN = {role: name for role, name in BUNDLED.items() if role != "database"}
+PLAIN = Deployment("prod", (), target=KUBERNETES, registry="registry.example:5000/team/shop")
+TASKS = Deployment("prod", (), target=KUBERNETES, registry="r.example/shop", executor=KUBERNETES)
+FULL = Deployment(
+    "prod",
+    (),
+    target=KUBERNETES,
+    registry="r.example/shop",
+    registry_authority="ca.pem",
+    executor=KUBERNETES,
+    replicas={"api-server": 3, "scheduler": 2},
+    resources={"scheduler": Resources(memory=2 * 1024**3, cpus=1.5), "postgres": Resources(memory=1024**3)},
+    drain=90,
+    env={"ENVIRONMENT": "production"},
+    secrets=("TOKEN",),
+    storage=Storage("fast", "20Gi", "shared"),
+    publish=Publish(
+        url="https://airflow.example", certificate="secret:TLS", service="LoadBalancer", ingress="nginx"
+    ),
+)
+SHAPES = {
+    "plain": (PLAIN, BUNDLED),
+    "own database": (PLAIN, OWN),
+    "tasks": (TASKS, BUNDLED),
+    "full": (FULL, BUNDLED),
+}
+
+
+def release(deployment: Deployment = PLAIN, secrets: dict[str, str] = BUNDLED) -> Release:
+    return Release(
+        id=7,
+        time="",
+        image="r.example/shop:1@sha256:1",
+        content="c",
+        airflow_version="3.3.2",
+        heads="h",
+        configuration=deployment.on_target(),
+        secrets=secrets,
+        companions={"postgres": "r.example/shop:postgres-1@sha256:2"},
+    )
+
+
+def objects(deployment: Deployment = PLAIN, secrets: dict[str, str] = BUNDLED) -> list[dict[str, Any]]:
+    """Every object of a release."""
+    made = release(deployment, secrets)
+    parts = (("CERTIFICATE", "A"), ("PRIVATE KEY", "B"))
+    pem = "".join(f"-----BEGIN {what}-----\n{text}\n-----END {what}-----\n" for what, text in parts)
+    rows = (row for row in stack.airflow_services() if stack.is_part_of(row, made))
+    return [
+        kubernetes_objects.namespace(NAMES, "shop"),
+        *kubernetes_objects.base_objects(NAMES, made, "port = 5432\n"),
+        *(kubernetes_objects.airflow_deployment(NAMES, row, made, 300.0) for row in rows),
+        kubernetes_objects.airflow_job(NAMES, "migrate", made, ["airflow", "db", "migrate"]),
+        kubernetes_objects.postgres_job(NAMES, "heads", made, "true"),
+        kubernetes_objects.image_job(NAMES, "pull", made.image),
+        kubernetes_objects.secret("keys-1", {"astro.role": "keys"}, {"astro.digest.A": "s$1"}, "{}"),
+        kubernetes_objects.registry_secret(NAMES, "r.example", "alice", "horse", "PEM"),
+        kubernetes_objects.certificate_secret(NAMES, pem, "s$1"),
+        kubernetes_objects.record(NAMES, made),
+    ]
+
+
+def by_name(deployment: Deployment = PLAIN, secrets: dict[str, str] = BUNDLED) -> dict[str, dict[str, Any]]:
+    """Every object of a release by kind and name."""
+    return {f"{each['kind']}/{each['metadata']['name']}": each for each in objects(deployment, secrets)}
+
+
+def pods(deployment: Deployment = PLAIN, secrets: dict[str, str] = BUNDLED) -> dict[str, dict[str, Any]]:
+    """The specification of every pod that a release makes."""
+    found = {
+        name: each["spec"]["template"]["spec"]
+        for name, each in by_name(deployment, secrets).items()
+        if "template" in each.get("spec", {})
+    }
+    if deployment.executor == KUBERNETES:
+        found["task"] = json.loads(by_name(deployment, secrets)["ConfigMap/tasks-7"]["data"]["pod.yaml"])[
+            "spec"
+        ]
+    return found
