@@ -174,13 +174,15 @@ def _airflow_pod(names: Names, service: ServiceSpec, release: Release) -> Object
     if service.read_only:
         _make_read_only(container, volumes)
     pod = _pod(container, volumes, account=account, token=account != "airflow", grace=grace)
+    of_release = {labels.RELEASE: str(release.serving)}
     if configuration["replicas"].get(service.name, 1) > 1:
         pod["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": _selector(names, service.name)},
+                # Of this release alone: those that it replaces stand in nobody's way.
+                "labelSelector": {"matchLabels": {**_selector(names, service.name), **of_release}},
             }
         ]
     return pod

@@ -141,12 +141,10 @@ def test_a_rollback_and_another_executor(live: Live) -> None:
             "get", "pods", "-l", "astro.service=api-server", "-o", "jsonpath={.items[*].spec.nodeName}"
         )
         assert set(nodes.split()) == {"node1", "node2"}
-        assert (
-            live.kubectl(
-                "get", "poddisruptionbudget", "api-server", "-o", "jsonpath={.status.disruptionsAllowed}"
-            )
-            == "1"
+        budgets = live.kubectl(
+            "get", "--raw", f"/apis/policy/v1beta1/namespaces/{NAMESPACE}/poddisruptionbudgets"
         )
+        assert [each["spec"]["maxUnavailable"] for each in json.loads(budgets)["items"]] == [1]
         assert not live.names("roles")
         assert not live.names("configmaps", "astro.kind=object") - {"configmap/postgres"}
     live.astro("deployment", "rollback", NAME, str(release))

@@ -139,6 +139,7 @@ def test_copies_are_on_different_nodes_and_survive_their_maintenance():
     spread = found["Deployment/api-server"]["spec"]["template"]["spec"]["topologySpreadConstraints"]
 
     assert spread[0]["topologyKey"] == "kubernetes.io/hostname"
+    assert spread[0]["labelSelector"]["matchLabels"]["astro.release"] == "7", "not beside those that go"
     assert found["PodDisruptionBudget/api-server"]["spec"]["maxUnavailable"] == 1
     assert "PodDisruptionBudget/triggerer" not in found, (
         "a budget for one pod would stop the node's maintenance"
