@@ -293,9 +293,14 @@ def _draining(containers: list[Any]) -> bool:
 
 
 class Poller:
-    """Asks the deployment for its health ten times a second, each time over a new connection."""
+    """Asks the deployment for its health ten times a second, each time over a new connection.
 
-    def __init__(self, url: str, path: str = "/api/v2/monitor/health") -> None:
+    Args:
+        patience: seconds after which no answer is a failed request.
+    """
+
+    def __init__(self, url: str, path: str = "/api/v2/monitor/health", *, patience: float = 30) -> None:
+        self._patience = patience
         self._address = f"{url}{path}"
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -307,7 +312,7 @@ class Poller:
         while not self._end.wait(0.1):
             began = time.monotonic()
             try:
-                status = httpx.get(self._address, trust_env=False, timeout=30).status_code
+                status = httpx.get(self._address, trust_env=False, timeout=self._patience).status_code
                 problem = "" if status == 200 else f"status {status}"
             except httpx.HTTPError as exc:
                 problem = repr(exc)

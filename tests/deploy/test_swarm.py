@@ -129,7 +129,7 @@ def recolour(cluster: Clustered, colour: str) -> None:
 def test_a_release_under_load_fails_no_task_and_no_request(cluster: Clustered):
     run = cluster.begin(6)
     recolour(cluster, "blue")
-    with Poller(cluster.url) as poller:
+    with Poller(cluster.url, patience=120) as poller:
         told = cluster.deploy("--wait", "600")
         assert told["changed"]
         late = cluster.begin(3)
@@ -243,7 +243,7 @@ def move_leadership(cluster: Clustered, to: Host) -> None:
                 )
                 node.update({**node.attrs["Spec"], "Role": role})
             wanted = ("leader", "reachable") if role == "manager" else ("worker",)
-            wait_for(lambda: roles(to)[host.name] in wanted, lambda: roles(to))  # noqa: B023 - called at once
+            wait_for(lambda: roles(to).get(host.name) in wanted, lambda: roles(to))  # noqa: B023 - called at once
     assert roles(to)[to.name] == "leader"
 
 
