@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import httpx
 
-from astro_cli import airflow
-from astro_cli.dagrun import Backfill, Dag, DagFile, Dependency, ImportFault, PoolUse, Run, Task
-from astro_cli.errors import AstroError, UnhealthyError
+from astro_cli.domain import airflow
+from astro_cli.domain.dagrun import Backfill, Dag, DagFile, Dependency, ImportFault, PoolUse, Run, Task
+from astro_cli.foundation.errors import AstroError, UnhealthyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,17 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astro_cli.errors import EngineError, Interrupted, UsageError
+from astro_cli.foundation.errors import EngineError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from astro_cli.console import Console
-    from astro_cli.project import Project
+    from astro_cli.domain.project import Project
+    from astro_cli.domain.settings import Settings
+    from astro_cli.foundation.console import Console
     from astro_cli.runtime.docker import DockerEngine
     from astro_cli.runtime.engine import Engine
-    from astro_cli.sandbox import Sandbox
-    from astro_cli.settings import Settings
+    from astro_cli.workflows.sandbox import Sandbox
 
 
 class App:
@@ -55,15 +55,15 @@ class App:
     @cached_property
     def project(self) -> Project:
         """The project in or above the start folder."""
-        from astro_cli.project import find_project
+        from astro_cli.domain.project import find_project
 
         return find_project(self.start_dir)
 
     @cached_property
     def settings(self) -> Settings:
         """Settings as they hold in the project, if there is one, else on this machine."""
-        from astro_cli.project import locate
-        from astro_cli.settings import load_settings
+        from astro_cli.domain.project import locate
+        from astro_cli.domain.settings import load_settings
 
         root = locate(self.start_dir)
         return load_settings(self.environ, project_root=root)
@@ -74,8 +74,8 @@ class App:
 
         In this order: `--engine`, `ASTRO_ENGINE`, the setting, the engine of the last start, Docker if one answers.
         """
-        from astro_cli.project import locate
-        from astro_cli.state import SandboxState
+        from astro_cli.domain.project import locate
+        from astro_cli.domain.state import SandboxState
 
         root = locate(self.start_dir)
         chosen = self.settings.text("sandbox.engine")
@@ -146,7 +146,7 @@ class App:
     @property
     def sandbox(self) -> Sandbox:
         """The sandbox of the project."""
-        from astro_cli.sandbox import Sandbox
+        from astro_cli.workflows.sandbox import Sandbox
 
         return Sandbox(self.project, self.engine, self.settings, self.environ, every_engine=self.engines)
 

@@ -26,8 +26,8 @@ from astro_cli.commands import (
     CommandSpec,
     GroupSpec,
 )
-from astro_cli.console import Console, standard_console
-from astro_cli.errors import AstroError, Interrupted, ProjectError, UsageError
+from astro_cli.foundation.console import Console, standard_console
+from astro_cli.foundation.errors import AstroError, Interrupted, ProjectError, UsageError
 
 QUIET: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
@@ -156,7 +156,7 @@ class RootGroup(AstroGroup):
 def _tell_of_updates(app: App) -> None:
     """A last line about a newer astro, for a person at a terminal who has said where to look for one."""
     if app.console.is_terminal and sys.stdout.isatty() and not app.console.json:
-        from astro_cli.updates import notice
+        from astro_cli.domain.updates import notice
 
         line = notice(app.environ, terminal=True)
         if line is not None:
@@ -238,7 +238,7 @@ def _bug(exc: BaseException) -> AstroError:
     import time
     import traceback
 
-    from astro_cli.paths import log_dir, write_atomic
+    from astro_cli.foundation.paths import log_dir, write_atomic
 
     path = log_dir() / f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:

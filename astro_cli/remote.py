@@ -12,12 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astro_cli import yamlfile
 from astro_cli.deploy.connect import open_target
 from astro_cli.deploy.secret_values import resolve_certificate, resolve_secrets
 from astro_cli.deploy.stack import Names
-from astro_cli.deployment import Built, Deployer, DeployOptions
-from astro_cli.deployments import (
+from astro_cli.domain.deployments import (
     HOST,
     KUBERNETES,
     SWARM,
@@ -26,11 +24,13 @@ from astro_cli.deployments import (
     parse_deployments,
     read_deployments,
 )
-from astro_cli.deployments_file import with_deployment, with_fields, without_deployment
-from astro_cli.errors import ProjectError, UsageError
-from astro_cli.paths import write_atomic
-from astro_cli.release_build import build
-from astro_cli.settings import PROJECT_FILE
+from astro_cli.domain.deployments_file import with_deployment, with_fields, without_deployment
+from astro_cli.domain.settings import PROJECT_FILE
+from astro_cli.foundation import yamlfile
+from astro_cli.foundation.errors import ProjectError, UsageError
+from astro_cli.foundation.paths import write_atomic
+from astro_cli.workflows.deployment import Built, Deployer, DeployOptions
+from astro_cli.workflows.release_build import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from astro_cli.airflow_api import AirflowApi
     from astro_cli.app import App
     from astro_cli.deploy.target import Secrets, Target
-    from astro_cli.deployments import Deployment
+    from astro_cli.domain.deployments import Deployment
     from astro_cli.runtime.engine import Report
 
 
@@ -146,7 +146,7 @@ class Remote:
         """The services that it has and a sandbox has not."""
         from astro_cli.deploy import stack
         from astro_cli.deploy.proxy import PROXY
-        from astro_cli.deployments import SWARM
+        from astro_cli.domain.deployments import SWARM
 
         groups = tuple(group.name for group in self.deployment.workers)
         spread = (stack.LOG_SERVER.name,) if self.deployment.target == SWARM else ()
@@ -194,8 +194,8 @@ class Remote:
         Raises:
             UsageError: it has an auth manager of the user's own, and there is no token.
         """
-        from astro_cli.airflow import ADMIN
         from astro_cli.airflow_api import AirflowApi
+        from astro_cli.domain.airflow import ADMIN
 
         token = self._app.environ.get(TOKEN_VARIABLE, "")
         with self.target() as target:

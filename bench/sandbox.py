@@ -25,7 +25,7 @@ import docker
 import httpx
 from project import ASTRO, BenchProject
 
-from astro_cli import airflow, image
+from astro_cli.domain import airflow, image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from project import ASTRO, BenchProject
 
-from astro_cli import airflow
-from astro_cli.runtime.supervisor import process_table, proportional_set_size
+from astro_cli.domain import airflow
+from astro_cli.runtime.inside.supervisor import process_table, proportional_set_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from project import BenchProject
 
-from astro_cli.scaffold import TEMPLATES
+from astro_cli.domain.scaffold import TEMPLATES
 
 FIRST = {
     "default": "hello_astro",

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.airflow import CONTAINER, Site
+from astro_cli.domain.airflow import CONTAINER, Site
+from astro_cli.domain.services import SERVICES
 from astro_cli.runtime.endpoint import EngineInfo
 from astro_cli.runtime.engine import Change, Environment, LogLine, SandboxStatus, ServiceStatus
-from astro_cli.services import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from astro_cli.project import Project
+    from astro_cli.domain.project import Project
+    from astro_cli.domain.services import Stack
     from astro_cli.runtime.engine import ExecRequest, LogQuery, PrepareOptions, Report
-    from astro_cli.services import Stack
 
 
 class SilentReport:

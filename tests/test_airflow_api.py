@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from astro_cli.airflow_api import AirflowApi
-from astro_cli.errors import AstroError, UnhealthyError
+from astro_cli.foundation.errors import AstroError, UnhealthyError
 from tests.fakes import FakeAirflow, airflow_answers, serve
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from astro_cli.app import App
 from astro_cli.cli import build_app
 from astro_cli.commands import AIRFLOW_COMMANDS, ROOT_COMMANDS
-from astro_cli.console import standard_console
+from astro_cli.foundation.console import standard_console
 
 ASTRO = (sys.executable, "-m", "astro_cli")
 WATCHED = """

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from astro_cli.cli import build_app
-from astro_cli.paths import user_config_file
-from astro_cli.settings import SETTINGS
+from astro_cli.domain.settings import SETTINGS
+from astro_cli.foundation.paths import user_config_file
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 
 import astro_cli
 from astro_cli.commands import AIRFLOW_COMMANDS, AIRFLOW_GROUPS, ROOT_COMMANDS, ROOT_GROUPS, CommandSpec
-from astro_cli.errors import AstroError
-from astro_cli.settings import SETTINGS
+from astro_cli.domain.settings import SETTINGS
+from astro_cli.foundation.errors import AstroError
 
 ROOT = Path(__file__).parent.parent
 COMMANDS_PAGE = (ROOT / "docs/commands.md").read_text()

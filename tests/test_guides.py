@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from astro_cli import yamlfile
 from astro_cli.cli import build_app
-from astro_cli.deployments import parse_deployments
+from astro_cli.domain.deployments import parse_deployments
+from astro_cli.foundation import yamlfile
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from astro_cli.airflow_api import AirflowApi
-from astro_cli.dagrun import Task
-from astro_cli.errors import AstroError
+from astro_cli.domain.dagrun import Task
+from astro_cli.foundation.errors import AstroError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

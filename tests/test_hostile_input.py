@@ -19,35 +19,37 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from astro_cli import image, yamlfile
-from astro_cli.build_context import IgnoreRules, project_context
 from astro_cli.deploy.dag_bundle import ignored
 from astro_cli.deploy.registry import find_credentials, parse_repository
-from astro_cli.deployments import parse_deployments
-from astro_cli.deployments_file import with_deployment, with_fields, without_deployment
-from astro_cli.diagnosis import suggest_fix
-from astro_cli.errors import AstroError
-from astro_cli.host_settings import host_settings, with_host_settings
-from astro_cli.hot_objects import read_hot_files
-from astro_cli.ide import merge_launch
-from astro_cli.old_idioms import in_python, in_settings
-from astro_cli.paths import read_json
-from astro_cli.project import name_from, read_project
-from astro_cli.project_services import read_services
-from astro_cli.redact import MASK, Redactor
-from astro_cli.releases import read_release
-from astro_cli.runtime import snapshot_file, standins
+from astro_cli.domain import image
+from astro_cli.domain.build_context import IgnoreRules, project_context
+from astro_cli.domain.deployments import parse_deployments
+from astro_cli.domain.deployments_file import with_deployment, with_fields, without_deployment
+from astro_cli.domain.diagnosis import suggest_fix
+from astro_cli.domain.host_settings import host_settings, with_host_settings
+from astro_cli.domain.hot_objects import read_hot_files
+from astro_cli.domain.ide import merge_launch
+from astro_cli.domain.old_idioms import in_python, in_settings
+from astro_cli.domain.project import name_from, read_project
+from astro_cli.domain.project_services import read_services
+from astro_cli.domain.releases import read_release
+from astro_cli.domain.scaffold import Entry, make_template
+from astro_cli.domain.settings import SETTINGS, load_settings, value_from
+from astro_cli.domain.settings_file import with_setting, without_setting
+from astro_cli.domain.snapshots import read_about
+from astro_cli.domain.state import SandboxState
+from astro_cli.domain.workers import MAX_COUNT, WorkerGroup, read_workers, wanted_counts
+from astro_cli.foundation import yamlfile
+from astro_cli.foundation.errors import AstroError
+from astro_cli.foundation.paths import read_json
+from astro_cli.foundation.redact import MASK, Redactor
+from astro_cli.runtime import snapshot_file
 from astro_cli.runtime.buildkit import decode_trace
 from astro_cli.runtime.docker_logs import unframe
 from astro_cli.runtime.endpoint import find_endpoint
 from astro_cli.runtime.engine import ServiceStatus
+from astro_cli.runtime.inside import standins
 from astro_cli.runtime.venv import missing_packages, requirement_lines
-from astro_cli.scaffold import Entry, make_template
-from astro_cli.settings import SETTINGS, load_settings, value_from
-from astro_cli.settings_file import with_setting, without_setting
-from astro_cli.snapshots import read_about
-from astro_cli.state import SandboxState
-from astro_cli.workers import MAX_COUNT, WorkerGroup, read_workers, wanted_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,7 +230,7 @@ ROUTE = st.fixed_dictionaries(
 @given(content=BYTES | st.lists(ROUTE | DATA).map(lambda routes: json.dumps({"routes": routes}).encode()))
 def test_routes_of_the_stub_of_any_content(content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(Path(standins.__file__).parent)  # its programs find each other there
-    from astro_cli.runtime.standins.http_stub import FixtureError, read_routes
+    from astro_cli.runtime.inside.standins.http_stub import FixtureError, read_routes
 
     (tmp_path / "routes.yaml").write_bytes(content)
     with contextlib.suppress(FixtureError):
@@ -382,6 +384,6 @@ def test_no_option_setting_or_variable_opens_a_sandbox_to_the_network(tmp_path: 
         assert done.exit_code == 2, done.output
         assert "no such option" in done.stderr
     for name, value in (("AIRFLOW__API__HOST", "0.0.0.0"), ("AIRFLOW__API__PORT", "80")):
-        from astro_cli.airflow import RESERVED
+        from astro_cli.domain.airflow import RESERVED
 
         assert name in RESERVED, value

@@ -7,77 +7,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "astro_cli"
 LAYERS = (
-    (
-        "__version__",
-        "errors",
-        "labels",
-        "paths",
-        "wait",
-        "console",
-        "ports",
-        "yamlfile",
-        "render",
-        "hashing",
-        "process",
-        "redact",
-    ),
-    (
-        "airflow",
-        "services",
-        "project",
-        "settings",
-        "settings_file",
-        "updates",
-        "objects",
-        "envfile",
-        "image",
-        "build_context",
-        "host_settings",
-        "scaffold",
-        "template_source",
-        "diagnosis",
-        "state",
-        "dagrun",
-        "why",
-        "objects_export",
-        "parse_report",
-        "upgrade_report",
-        "old_idioms",
-        "dag_test",
-        "ide",
-        "hot_objects",
-        "project_services",
-        "workers",
-        "snapshots",
-        "deployments",
-        "deployments_file",
-        "releases",
-        "ci",
-    ),
-    ("runtime", "airflow_api", "deploy"),
-    (
-        "sandbox",
-        "service_ports",
-        "warehouse",
-        "mailbox",
-        "top",
-        "project_init",
-        "runs",
-        "objects_sync",
-        "inner_loop",
-        "watch",
-        "debugging",
-        "upgrade",
-        "upgrade_check",
-        "snapshot_workflow",
-        "deployment",
-        "gates",
-        "release_build",
-        "export",
-        "doctor",
-        "leftovers",
-        "support_bundle",
-    ),
+    ("__version__", "foundation"),
+    ("domain",),
+    ("airflow_api", "runtime", "deploy"),
+    ("workflows",),
     ("app", "remote", "commands", "cli", "__main__"),
 )
 KEEPERS = {
@@ -85,7 +18,7 @@ KEEPERS = {
     "httpx": {"airflow_api.py", "deploy/registry.py"},
     "kubernetes": {"deploy/kubernetes_api.py"},
     "websocket": {"deploy/kubernetes_api.py"},
-    "subprocess": {"process.py", "runtime/standalone_postgres.py", "deploy/inside/janitor.py"},
+    "subprocess": {"foundation/process.py", "runtime/standalone_postgres.py", "deploy/inside/janitor.py"},
     "typer": {"app.py", "cli.py"},
 }
 
@@ -141,5 +74,5 @@ def test_each_door_to_the_outside_has_one_keeper():
 
 def test_airflow_is_never_imported_by_the_cli():
     for path in modules():
-        if path.name != "supervisor.py" and path.parent.name != "inside":
+        if path.parent.name != "inside":
             assert not any(name.split(".")[0] == "airflow" for name in imports_of(path)), path

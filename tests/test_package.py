@@ -15,13 +15,14 @@ import pytest
 import uv
 from packaging.requirements import Requirement
 
-from astro_cli import __version__, yamlfile
+from astro_cli import __version__
+from astro_cli.foundation import yamlfile
 
 ROOT = Path(__file__).parent.parent
 NEEDED = {
     "astro_cli/cli.py",
     "astro_cli/py.typed",
-    "astro_cli/runtime/supervisor.py",
+    "astro_cli/runtime/inside/supervisor.py",
     "astro_cli/runtime/postgres.lock",
     "astro_cli/images/Dockerfile",
     "astro_cli/images/requirements.lock",

@@ -8,9 +8,9 @@ import io
 
 import pytest
 
-from astro_cli.envfile import parse_env
-from astro_cli.objects import Objects, parse_objects
-from astro_cli.scaffold import own_template, project_files
+from astro_cli.domain.envfile import parse_env
+from astro_cli.domain.objects import Objects, parse_objects
+from astro_cli.domain.scaffold import own_template, project_files
 
 FILES = {
     str(file.path): file.text

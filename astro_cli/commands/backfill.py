@@ -10,8 +10,8 @@ from astro_cli.commands.options import obj, started
 from astro_cli.commands.trigger import Conf, DagId, Timeout, Unpause
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
-    from astro_cli.runs import BackfillProgress
+    from astro_cli.foundation.console import Console
+    from astro_cli.workflows.runs import BackfillProgress
 
 REPROCESS = ("none", "failed", "completed")
 
@@ -43,8 +43,8 @@ def backfill(
     timeout: Timeout = None,
 ) -> None:
     """Run a DAG for every date of its schedule from one date to another; exit 1 if a run fails."""
-    from astro_cli import runs
-    from astro_cli.errors import AstroError, Interrupted, UsageError
+    from astro_cli.foundation.errors import AstroError, Interrupted, UsageError
+    from astro_cli.workflows import runs
 
     if reprocess not in REPROCESS:
         raise UsageError(f"--reprocess {reprocess} is not known", hint=f"one of {', '.join(REPROCESS)}")

@@ -15,7 +15,7 @@ def bash(
     service: Annotated[str, typer.Argument(help="Beside this service.")] = "scheduler",
 ) -> None:
     """Open a shell beside a service; its exit code is passed on. Without a terminal, commands come from stdin."""
-    from astro_cli.project_services import WAREHOUSE, warehouse_login
+    from astro_cli.domain.project_services import WAREHOUSE, warehouse_login
     from astro_cli.runtime.engine import ExecRequest
 
     app = obj(ctx)

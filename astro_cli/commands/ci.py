@@ -23,11 +23,11 @@ def ci_init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
 ) -> None:
     """Write a workflow: build, parse and test every change, plan pull requests, deploy one branch."""
-    from astro_cli.ci import variables, workflow
-    from astro_cli.deployments import choose_deployment, read_deployments
-    from astro_cli.errors import ProjectError, UsageError
-    from astro_cli.paths import write_atomic
-    from astro_cli.render import write_files
+    from astro_cli.domain.ci import variables, workflow
+    from astro_cli.domain.deployments import choose_deployment, read_deployments
+    from astro_cli.foundation.errors import ProjectError, UsageError
+    from astro_cli.foundation.paths import write_atomic
+    from astro_cli.foundation.render import write_files
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", branch):
         raise UsageError(

@@ -11,8 +11,8 @@ from astro_cli.commands.options import obj
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from astro_cli.console import Console
-    from astro_cli.leftovers import Leftover
+    from astro_cli.foundation.console import Console
+    from astro_cli.workflows.leftovers import Leftover
 
 
 def clean(
@@ -24,9 +24,9 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
 ) -> None:
     """Remove what astro made and nothing uses any more: images, environments, caches. Asks first."""
-    from astro_cli.console import Progress
-    from astro_cli.errors import AstroError
-    from astro_cli.leftovers import Leftovers
+    from astro_cli.foundation.console import Progress
+    from astro_cli.foundation.errors import AstroError
+    from astro_cli.workflows.leftovers import Leftovers
 
     app = obj(ctx)
     console = app.console

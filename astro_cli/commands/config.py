@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astro_cli.commands.options import obj
-from astro_cli.redact import has_password, without_password
+from astro_cli.foundation.redact import has_password, without_password
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.app import App
-    from astro_cli.settings import SettingSpec, Value
+    from astro_cli.domain.settings import SettingSpec, Value
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Such as sandbox.port.", show_default=False)]
 User = Annotated[bool, typer.Option("--user", help="The file of your own, for all projects.")]
@@ -31,7 +31,7 @@ def list_settings(
     show_secrets: ShowSecrets = False,
 ) -> None:
     """Show every setting as it holds here; with --user or --project only what that file sets."""
-    from astro_cli.settings import SETTINGS
+    from astro_cli.domain.settings import SETTINGS
 
     app = obj(ctx)
     values = _values(app, user=user, project=project)
@@ -66,8 +66,8 @@ def list_settings(
 
 def get(ctx: typer.Context, key: Key, user: User = False, project: OfProject = False) -> None:
     """Show one setting as it holds here, whole. Exit code 1 if it has no value."""
-    from astro_cli.errors import AstroError
-    from astro_cli.settings import find_spec
+    from astro_cli.domain.settings import find_spec
+    from astro_cli.foundation.errors import AstroError
 
     app = obj(ctx)
     spec = find_spec(key)
@@ -87,8 +87,8 @@ def set_setting(
     project: OfProject = False,
 ) -> None:
     """Write a setting to the project's file, or with --user to your own; all else in the file stays."""
-    from astro_cli.settings import find_spec, value_from
-    from astro_cli.settings_file import change_file, with_setting
+    from astro_cli.domain.settings import find_spec, value_from
+    from astro_cli.domain.settings_file import change_file, with_setting
 
     app = obj(ctx)
     spec = find_spec(key)
@@ -103,8 +103,8 @@ def set_setting(
 
 def unset(ctx: typer.Context, key: Key, user: User = False, project: OfProject = False) -> None:
     """Take a setting out of the project's file, or with --user out of your own; all else in the file stays."""
-    from astro_cli.settings import find_spec
-    from astro_cli.settings_file import change_file, without_setting
+    from astro_cli.domain.settings import find_spec
+    from astro_cli.domain.settings_file import change_file, without_setting
 
     app = obj(ctx)
     path, name = _file(app, find_spec(key), user=user, project=project, writing=False)
@@ -114,7 +114,7 @@ def unset(ctx: typer.Context, key: Key, user: User = False, project: OfProject =
 
 def _values(app: App, *, user: bool, project: bool) -> dict[str, Value]:
     """Every setting as it holds here, or what one file sets."""
-    from astro_cli.settings import SETTINGS, project_values, user_values
+    from astro_cli.domain.settings import SETTINGS, project_values, user_values
 
     _check_scope(user=user, project=project)
     if user:
@@ -125,7 +125,7 @@ def _values(app: App, *, user: bool, project: bool) -> dict[str, Value]:
 
 
 def _check_scope(*, user: bool, project: bool) -> None:
-    from astro_cli.errors import UsageError
+    from astro_cli.foundation.errors import UsageError
 
     if user and project:
         raise UsageError("--user and --project exclude each other", hint="give one of them")
@@ -135,10 +135,10 @@ def _file(
     app: App, spec: SettingSpec, *, user: bool, project: bool, writing: bool = True
 ) -> tuple[Path, str]:
     """The file to change, and what messages call it."""
-    from astro_cli.errors import UsageError
-    from astro_cli.paths import user_config_file
-    from astro_cli.project import locate
-    from astro_cli.settings import PROJECT_FILE
+    from astro_cli.domain.project import locate
+    from astro_cli.domain.settings import PROJECT_FILE
+    from astro_cli.foundation.errors import UsageError
+    from astro_cli.foundation.paths import user_config_file
 
     _check_scope(user=user, project=project)
     if user:
@@ -154,7 +154,7 @@ def _file(
 
 
 def _check_text(key: str, value: str) -> None:
-    from astro_cli.errors import UsageError
+    from astro_cli.foundation.errors import UsageError
 
     if not value or not value.isprintable() or len(value) > MAX_LENGTH:
         raise UsageError(
@@ -165,7 +165,7 @@ def _check_text(key: str, value: str) -> None:
 
 def _done(app: App, key: str, value: str | int | None, name: str) -> None:
     """Say what was written, and what wins over it all the same."""
-    from astro_cli.settings import find_spec
+    from astro_cli.domain.settings import find_spec
 
     holds = app.settings.origin_of(key)  # read from the changed files
     if holds.origin == find_spec(key).variable:

@@ -11,8 +11,8 @@ from astro_cli.commands.options import obj, started
 from astro_cli.commands.trigger import Conf, DagId, Unpause, length_of
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
-    from astro_cli.debugging import DebugEvent
+    from astro_cli.foundation.console import Console
+    from astro_cli.workflows.debugging import DebugEvent
 
 
 def debug(
@@ -61,9 +61,9 @@ def debug(
     unpause: Unpause = False,
 ) -> None:
     """Stop in a task's own code, in a run of the sandbox, and wait there for a debugger (debugpy, DAP)."""
-    from astro_cli.debugging import DebugRequest, debug_task, write_ide_file
-    from astro_cli.errors import UsageError
-    from astro_cli.runs import connect, parse_conf, parse_date
+    from astro_cli.foundation.errors import UsageError
+    from astro_cli.workflows.debugging import DebugRequest, debug_task, write_ide_file
+    from astro_cli.workflows.runs import connect, parse_conf, parse_date
 
     if run is not None and (date is not None or conf is not None):
         raise UsageError(

@@ -11,10 +11,10 @@ import typer
 from astro_cli.commands.options import Deployment, LockWait, obj
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
     from astro_cli.deploy.kubernetes_diff import Difference
-    from astro_cli.deployment import Outcome
-    from astro_cli.releases import Plan
+    from astro_cli.domain.releases import Plan
+    from astro_cli.foundation.console import Console
+    from astro_cli.workflows.deployment import Outcome
 
 
 def deploy(
@@ -48,10 +48,10 @@ def deploy(
     lock_wait: LockWait = 0,
 ) -> None:
     """Build the project, check it, and put it on a deployment as a new release; or leave everything as it was."""
-    from astro_cli import release_build
     from astro_cli.deploy import dag_bundle
-    from astro_cli.gates import Gates
     from astro_cli.remote import Remote
+    from astro_cli.workflows import release_build
+    from astro_cli.workflows.gates import Gates
 
     app = obj(ctx)
     console = app.console

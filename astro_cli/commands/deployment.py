@@ -11,13 +11,13 @@ from astro_cli.commands.deploy import show_outcome
 from astro_cli.commands.options import Deployment, DeploymentOption, LockWait, obj
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
     from astro_cli.deploy.target import State
+    from astro_cli.foundation.console import Console
 
 
 def list_deployments(ctx: typer.Context) -> None:
     """Show the deployments that the project declares."""
-    from astro_cli.deployments import read_deployments
+    from astro_cli.domain.deployments import read_deployments
 
     app = obj(ctx)
     known = read_deployments(app.project.root).values()
@@ -189,8 +189,8 @@ def add(
     """Write a deployment into .astro/config.yaml; what stands there already stays as it is."""
     import shlex
 
-    from astro_cli.deployments import KUBERNETES, SWARM
-    from astro_cli.errors import UsageError
+    from astro_cli.domain.deployments import KUBERNETES, SWARM
+    from astro_cli.foundation.errors import UsageError
     from astro_cli.remote import add_deployment
 
     app = obj(ctx)
@@ -244,7 +244,7 @@ def add(
 
 
 def _only(hosts: list[str]) -> str:
-    from astro_cli.errors import UsageError
+    from astro_cli.foundation.errors import UsageError
 
     if len(hosts) > 1:
         raise UsageError("only a swarm has several hosts", hint="add `--target swarm`, or name one host")
@@ -257,7 +257,7 @@ def _counts(given: list[str] | None) -> dict[str, int | str]:
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
     """What options of the form NAME=VALUE say."""
-    from astro_cli.errors import UsageError
+    from astro_cli.foundation.errors import UsageError
 
     wrong = next((pair for pair in given or () if "=" not in pair), None)
     if wrong is not None:
@@ -339,7 +339,7 @@ def rollback(
 
 def _name_and_release(words: list[str]) -> tuple[str | None, int | None]:
     """A name begins with a letter, so the two cannot be taken for each other."""
-    from astro_cli.errors import UsageError
+    from astro_cli.foundation.errors import UsageError
 
     numbers = [int(word) for word in words if word.isdecimal()]
     names = [word for word in words if not word.isdecimal()]

@@ -32,10 +32,10 @@ def logs(
     grep: Grep = None,
 ) -> None:
     """Show what the services of a deployment wrote, those that finish their tasks included."""
-    from astro_cli.errors import UsageError
+    from astro_cli.domain.services import service_names
+    from astro_cli.foundation.errors import UsageError
     from astro_cli.remote import Remote
     from astro_cli.runtime.engine import LogQuery
-    from astro_cli.services import service_names
 
     app = obj(ctx)
     remote = Remote(app, of)
@@ -74,8 +74,8 @@ def bash(
     of: DeploymentOption = None,
 ) -> None:
     """Open a shell beside a service of a deployment."""
+    from astro_cli.domain.services import service_names
     from astro_cli.remote import Remote
-    from astro_cli.services import service_names
 
     known = Remote(obj(ctx), of).more_services
     raise typer.Exit(_inside(ctx, of, service_names([service], also=known)[0], ["bash"]))

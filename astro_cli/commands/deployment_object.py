@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.app import App
-    from astro_cli.objects_sync import ObjectsFile
+    from astro_cli.workflows.objects_sync import ObjectsFile
 
 
 def import_objects(
@@ -27,9 +27,9 @@ def import_objects(
     env: EnvFiles = None,
 ) -> None:
     """Write the file's connections, variables and pools to a deployment; shows what differs and asks first."""
-    from astro_cli import objects_sync
     from astro_cli.commands.object import counted, show_comparison
     from astro_cli.remote import Remote
+    from astro_cli.workflows import objects_sync
 
     app = obj(ctx)
     console = app.console
@@ -59,8 +59,8 @@ def export(
     settings_file: SettingsFile = None,
 ) -> None:
     """Show a deployment's connections, variables and pools as a file, with ${NAME} for secrets."""
-    from astro_cli import objects_sync
     from astro_cli.remote import Remote
+    from astro_cli.workflows import objects_sync
 
     app = obj(ctx)
     file = _file(app, settings_file, None, connections, variables, pools)
@@ -83,9 +83,9 @@ def diff(
     env: EnvFiles = None,
 ) -> None:
     """Compare the file with a deployment; exit 1 if they differ. No value of a secret is shown or compared."""
-    from astro_cli import objects_sync
     from astro_cli.commands.object import tell_comparison
     from astro_cli.remote import Remote
+    from astro_cli.workflows import objects_sync
 
     app = obj(ctx)
     remote = Remote(app, of)

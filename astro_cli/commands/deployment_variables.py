@@ -11,14 +11,14 @@ from astro_cli.commands.options import Deployment, DeploymentOption, obj
 
 if TYPE_CHECKING:
     from astro_cli.app import App
-    from astro_cli.deployments import Deployment as Declared
+    from astro_cli.domain.deployments import Deployment as Declared
 
 SECRET = "(secret)"  # noqa: S105 - what is shown instead of one
 
 
 def list_variables(ctx: typer.Context, name: Deployment = None) -> None:
     """Show the variables that a deployment's Airflow gets; of secrets the names."""
-    from astro_cli.deployments import choose_deployment, read_deployments
+    from astro_cli.domain.deployments import choose_deployment, read_deployments
 
     app = obj(ctx)
     chosen = choose_deployment(read_deployments(app.project.root), name)
@@ -48,8 +48,8 @@ def set_variables(
     of: DeploymentOption = None,
 ) -> None:
     """Set variables in .astro/config.yaml; shows what differs and asks first."""
-    from astro_cli.envfile import load_env
-    from astro_cli.errors import UsageError
+    from astro_cli.domain.envfile import load_env
+    from astro_cli.foundation.errors import UsageError
 
     app = obj(ctx)
     wrong = next((pair for pair in pairs or () if "=" not in pair), None)

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from astro_cli.app import App
-    from astro_cli.console import Console
-    from astro_cli.doctor import Finding, Place
-    from astro_cli.leftovers import Leftover
+    from astro_cli.foundation.console import Console
     from astro_cli.runtime.docker import DockerEngine
     from astro_cli.runtime.engine import Engine
+    from astro_cli.workflows.doctor import Finding, Place
+    from astro_cli.workflows.leftovers import Leftover
 
 COLOURS = {"ok": "32", "warning": "33", "problem": "1;31"}
 
@@ -34,7 +34,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Look at everything that a sandbox stands on, and say what to do about what is wrong."""
-    from astro_cli.doctor import Place, as_json, examine, exit_code
+    from astro_cli.workflows.doctor import Place, as_json, examine, exit_code
 
     app = obj(ctx)
     console = app.console
@@ -56,7 +56,7 @@ def doctor(
 
 def _engines(app: App, place: Place) -> tuple[DockerEngine | None, list[Engine]]:
     """Docker, if it answers soon, and every engine that does. What is wrong with one, a check tells."""
-    from astro_cli.errors import EngineError
+    from astro_cli.foundation.errors import EngineError
     from astro_cli.runtime.docker import DockerEngine
     from astro_cli.runtime.standalone import StandaloneEngine
 
@@ -72,7 +72,7 @@ def _engines(app: App, place: Place) -> tuple[DockerEngine | None, list[Engine]]
 
 def _left_over(app: App, place: Place) -> Sequence[Leftover]:
     """Sandboxes without a project, on whatever engine answers."""
-    from astro_cli.leftovers import Leftovers
+    from astro_cli.workflows.leftovers import Leftovers
 
     docker, engines = _engines(app, place)
     reader = docker.reader if docker is not None else None
@@ -82,11 +82,11 @@ def _left_over(app: App, place: Place) -> Sequence[Leftover]:
 def _write(app: App, place: Place, path: Path, findings: Sequence[Finding]) -> None:
     from contextlib import suppress
 
-    from astro_cli.doctor import as_json
-    from astro_cli.errors import AstroError
-    from astro_cli.redact import Redactor
-    from astro_cli.state import SandboxState
-    from astro_cli.support_bundle import collect, known_secrets, write_bundle
+    from astro_cli.domain.state import SandboxState
+    from astro_cli.foundation.errors import AstroError
+    from astro_cli.foundation.redact import Redactor
+    from astro_cli.workflows.doctor import as_json
+    from astro_cli.workflows.support_bundle import collect, known_secrets, write_bundle
 
     root = place.root
     settings = None

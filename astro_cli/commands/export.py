@@ -11,8 +11,8 @@ from astro_cli.commands.options import DeploymentOption, obj
 
 if TYPE_CHECKING:
     from astro_cli.app import App
-    from astro_cli.deployments import Deployment
-    from astro_cli.export import Export
+    from astro_cli.domain.deployments import Deployment
+    from astro_cli.workflows.export import Export
 
 Output = Annotated[
     Path | None,
@@ -28,7 +28,7 @@ def export_compose(
     force: Force = False,
 ) -> None:
     """Show the project as a file for Docker Compose, or write it: Airflow, a database, a migration, no secrets."""
-    from astro_cli.export import compose
+    from astro_cli.workflows.export import compose
 
     app = obj(ctx)
     place = output.absolute().parent if output else app.project.root
@@ -46,22 +46,22 @@ def export_helm_values(
     force: Force = False,
 ) -> None:
     """Show values for the official Airflow chart, or write them. astro has not run them with helm."""
-    from astro_cli.export import helm_values
+    from astro_cli.workflows.export import helm_values
 
     app = obj(ctx)
     _give(app, helm_values(app.project, _deployment(app, of), executor=executor), output, force=force)
 
 
 def _deployment(app: App, name: str | None) -> Deployment | None:
-    from astro_cli.deployments import choose_deployment, read_deployments
+    from astro_cli.domain.deployments import choose_deployment, read_deployments
 
     known = read_deployments(app.project.root)
     return choose_deployment(known, name) if known or name else None
 
 
 def _give(app: App, exported: Export, output: Path | None, *, force: bool) -> None:
-    from astro_cli.errors import UsageError
-    from astro_cli.paths import write_atomic
+    from astro_cli.foundation.errors import UsageError
+    from astro_cli.foundation.paths import write_atomic
 
     console = app.console
     if output is not None:

@@ -44,8 +44,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Go on in a folder that holds other files.")] = False,
 ) -> None:
     """Write a new project. Files that exist are never overwritten."""
-    from astro_cli.project_init import init_project
-    from astro_cli.template_source import find_template
+    from astro_cli.domain.template_source import find_template
+    from astro_cli.workflows.project_init import init_project
 
     app = obj(ctx)
     if show_list:
@@ -91,7 +91,7 @@ def init(
 
 
 def _show_list(app: App) -> None:
-    from astro_cli.scaffold import list_templates, own_template
+    from astro_cli.domain.scaffold import list_templates, own_template
 
     templates = [own_template(name) for name in list_templates()]
 

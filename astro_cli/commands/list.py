@@ -13,7 +13,7 @@ from astro_cli.commands.ps import url_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from astro_cli.console import Console
+    from astro_cli.foundation.console import Console
     from astro_cli.runtime.engine import SandboxStatus
 
 

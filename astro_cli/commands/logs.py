@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astro_cli.commands.options import ServiceNames, obj, services_meant, started
-from astro_cli.errors import UsageError
+from astro_cli.foundation.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from astro_cli.app import App
-    from astro_cli.console import Console
-    from astro_cli.dagrun import LogRequest, TaskLine
+    from astro_cli.domain.dagrun import LogRequest, TaskLine
+    from astro_cli.foundation.console import Console
     from astro_cli.runtime.engine import LogLine
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines; end with Ctrl-C.")]
@@ -82,9 +82,9 @@ def logs(
     ] = None,
 ) -> None:
     """Show what the services wrote, merged in order of time; also after `stop`. With --dag: what tasks wrote."""
-    from astro_cli.dagrun import LogRequest
+    from astro_cli.domain.dagrun import LogRequest
+    from astro_cli.domain.services import ONE_SHOT
     from astro_cli.runtime.engine import LogQuery
-    from astro_cli.services import ONE_SHOT
 
     app = obj(ctx)
     if follow and app.console.json:
@@ -121,8 +121,8 @@ def logs(
 
 def print_lines(console: Console, lines: Iterator[LogLine], *, timestamps: bool) -> None:
     """Lines of several services, each behind its name."""
-    from astro_cli.console import service_colour
-    from astro_cli.services import SERVICES
+    from astro_cli.domain.services import SERVICES
+    from astro_cli.foundation.console import service_colour
 
     width = max(len(spec.name) for spec in SERVICES)
     for line in lines:
@@ -141,7 +141,7 @@ class _Shown:
     timestamps: bool
 
     def has(self, line: TaskLine) -> bool:
-        from astro_cli.dagrun import moment
+        from astro_cli.domain.dagrun import moment
 
         when = moment(line.timestamp) if self.since else None
         recent = when is None or when.timestamp() >= self.since
@@ -149,7 +149,7 @@ class _Shown:
 
 
 def _task_logs(app: App, request: LogRequest, shown: _Shown, *, follow: bool) -> None:
-    from astro_cli.runs import choose_tasks, connect, follow_logs, task_log
+    from astro_cli.workflows.runs import choose_tasks, connect, follow_logs, task_log
 
     console = app.console
     with connect(started(app)) as api:
@@ -183,7 +183,7 @@ def _task_logs(app: App, request: LogRequest, shown: _Shown, *, follow: bool) ->
 
 
 def _print_task_line(console: Console, label: str, width: int, line: TaskLine, shown: _Shown) -> None:
-    from astro_cli.console import service_colour
+    from astro_cli.foundation.console import service_colour
 
     when = f"{line.timestamp} " if shown.timestamps else ""
     prefix = console.style(f"{label:<{width}} |", service_colour(label), console.out) + " " if label else ""

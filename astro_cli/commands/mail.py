@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from astro_cli.commands.options import obj, started
-from astro_cli.errors import AstroError, UsageError
+from astro_cli.foundation.errors import AstroError, UsageError
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
+    from astro_cli.foundation.console import Console
 
 
 def mail(
@@ -21,7 +21,7 @@ def mail(
     clear: Annotated[bool, typer.Option("--clear", help="Forget all of them.")] = False,
 ) -> None:
     """Show the mails that the service `mail` has caught, the newest first."""
-    from astro_cli.mailbox import Mailbox
+    from astro_cli.workflows.mailbox import Mailbox
 
     app = obj(ctx)
     if clear and number is not None:

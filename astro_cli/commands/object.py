@@ -12,10 +12,10 @@ from astro_cli.commands.options import EnvFiles, SettingsFile, obj, started
 
 if TYPE_CHECKING:
     from astro_cli.app import App
-    from astro_cli.console import Console
-    from astro_cli.objects import Objects
-    from astro_cli.objects_export import Comparison
-    from astro_cli.objects_sync import ObjectsFile
+    from astro_cli.domain.objects import Objects
+    from astro_cli.domain.objects_export import Comparison
+    from astro_cli.foundation.console import Console
+    from astro_cli.workflows.objects_sync import ObjectsFile
 
 Connections = Annotated[bool, typer.Option("--connections", "-c", help="Connections only.")]
 Variables = Annotated[bool, typer.Option("--variables", "-v", help="Variables only.")]
@@ -34,9 +34,9 @@ def import_objects(
     ] = False,
 ) -> None:
     """Write the file's connections, variables and pools to the sandbox; what only the sandbox has stays."""
-    from astro_cli import objects_sync
-    from astro_cli.runs import connect
-    from astro_cli.snapshot_workflow import Snapshots
+    from astro_cli.workflows import objects_sync
+    from astro_cli.workflows.runs import connect
+    from astro_cli.workflows.snapshot_workflow import Snapshots
 
     app = obj(ctx)
     file = objects_file(app, settings_file, env, connections, variables, pools)
@@ -74,9 +74,9 @@ def export(
     env: EnvFiles = None,
 ) -> None:
     """Show the sandbox's connections, variables and pools as a file, with ${NAME} for secrets."""
-    from astro_cli import objects_sync
-    from astro_cli.paths import write_atomic
-    from astro_cli.runs import connect
+    from astro_cli.foundation.paths import write_atomic
+    from astro_cli.workflows import objects_sync
+    from astro_cli.workflows.runs import connect
 
     app = obj(ctx)
     console = app.console
@@ -118,8 +118,8 @@ def validate(
     env: EnvFiles = None,
 ) -> None:
     """Check the objects file and `secrets/`; needs no sandbox. Exit 3 with the line if something is wrong."""
-    from astro_cli.hot_objects import FILES, read_hot_files
-    from astro_cli.objects import Objects
+    from astro_cli.domain.hot_objects import FILES, read_hot_files
+    from astro_cli.domain.objects import Objects
 
     app = obj(ctx)
     file = objects_file(app, settings_file, env)
@@ -145,8 +145,8 @@ def diff(
     env: EnvFiles = None,
 ) -> None:
     """Compare the file with the sandbox; exit 1 if they differ. No value of a secret is shown or compared."""
-    from astro_cli import objects_sync
-    from astro_cli.runs import connect
+    from astro_cli.workflows import objects_sync
+    from astro_cli.workflows.runs import connect
 
     app = obj(ctx)
     file = objects_file(app, settings_file, env, connections, variables, pools)
@@ -184,7 +184,7 @@ def objects_file(
     pools: bool = True,
 ) -> ObjectsFile:
     """The objects file of the project or the one given; no collection chosen means all."""
-    from astro_cli.objects_sync import COLLECTIONS, FILE, ObjectsFile
+    from astro_cli.workflows.objects_sync import COLLECTIONS, FILE, ObjectsFile
 
     chosen = {"connections": connections, "variables": variables, "pools": pools}
     return ObjectsFile(

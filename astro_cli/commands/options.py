@@ -94,7 +94,7 @@ def started(app: App, *, memory: bool = False) -> SandboxStatus:
     Raises:
         AstroError: it never was.
     """
-    from astro_cli.errors import AstroError
+    from astro_cli.foundation.errors import AstroError
 
     status = app.sandbox.status(memory=memory)
     if status is None:
@@ -110,9 +110,9 @@ def services_meant(app: App, words: Sequence[str], *, also: Iterable[str] = ()) 
     Raises:
         UsageError: a word names no service.
     """
-    from astro_cli.airflow import BROKER
-    from astro_cli.project_services import METRICS, read_services
-    from astro_cli.services import service_names
+    from astro_cli.domain.airflow import BROKER
+    from astro_cli.domain.project_services import METRICS, read_services
+    from astro_cli.domain.services import service_names
 
     if not words:
         return ()

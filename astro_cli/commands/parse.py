@@ -10,8 +10,8 @@ import typer
 from astro_cli.commands.options import obj
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
-    from astro_cli.parse_report import ParseReport
+    from astro_cli.domain.parse_report import ParseReport
+    from astro_cli.foundation.console import Console
 
 
 def parse(
@@ -27,9 +27,9 @@ def parse(
     ] = None,
 ) -> None:
     """Import every DAG file in the sandbox's environment: errors, warnings and seconds. Exit code 1 on an error."""
-    from astro_cli.inner_loop import InnerLoop, project_path
-    from astro_cli.parse_report import as_data, as_junit
-    from astro_cli.paths import write_atomic
+    from astro_cli.domain.parse_report import as_data, as_junit
+    from astro_cli.foundation.paths import write_atomic
+    from astro_cli.workflows.inner_loop import InnerLoop, project_path
 
     app = obj(ctx)
     wanted = [project_path(app.project.root, path) for path in paths or [app.project.root / "dags"]]
@@ -43,7 +43,7 @@ def parse(
 
 def show(console: Console, report: ParseReport) -> None:
     """Print the report, with colours on a terminal."""
-    from astro_cli.parse_report import as_text
+    from astro_cli.domain.parse_report import as_text
 
     colours = {
         "error": "31",

@@ -9,7 +9,7 @@ from astro_cli.commands.options import obj
 
 def poweroff(ctx: typer.Context) -> None:
     """Stop every sandbox on this machine. Data stays."""
-    from astro_cli.sandbox import interruptible
+    from astro_cli.workflows.sandbox import interruptible
 
     app = obj(ctx)
     stopped = []

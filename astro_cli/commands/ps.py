@@ -11,7 +11,7 @@ import typer
 from astro_cli.commands.options import obj, started
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
+    from astro_cli.foundation.console import Console
     from astro_cli.runtime.engine import SandboxStatus, ServiceStatus
 
 MIB = 1024 * 1024
@@ -29,7 +29,7 @@ def ps(ctx: typer.Context) -> None:
 
 def url_of(status: SandboxStatus) -> str | None:
     """Where the web UI is, when it runs."""
-    from astro_cli.services import base_url
+    from astro_cli.domain.services import base_url
 
     return base_url(status.port) if status.port and status.state != "stopped" else None
 

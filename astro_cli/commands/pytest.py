@@ -17,7 +17,7 @@ def pytest(
     ] = None,
 ) -> None:
     """Run the project's tests in the sandbox's environment, on a database of their own. pytest's exit code."""
-    from astro_cli.inner_loop import InnerLoop
+    from astro_cli.workflows.inner_loop import InnerLoop
 
     app = obj(ctx)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()

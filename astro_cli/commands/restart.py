@@ -33,7 +33,7 @@ def restart(
             lambda: app.console.line(f"{told} {'is' if len(names) == 1 else 'are'} restarted"),
         )
         return
-    from astro_cli.sandbox import StartOptions
+    from astro_cli.workflows.sandbox import StartOptions
 
     with app.console.progress() as report:
         app.sandbox.stop(report)

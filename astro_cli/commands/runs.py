@@ -28,8 +28,8 @@ def runs(
 ) -> None:
     """Show the latest runs, newest first."""
     from astro_cli.airflow_api import ANY
-    from astro_cli.errors import UsageError
-    from astro_cli.runs import connect, find_dag
+    from astro_cli.foundation.errors import UsageError
+    from astro_cli.workflows.runs import connect, find_dag
 
     if state is not None and state not in STATES:
         raise UsageError(f"there is no state `{state}` of a run", hint=f"known: {', '.join(STATES)}")
@@ -63,7 +63,7 @@ def runs(
 
 def clock_time(text: str | None) -> str:
     """A moment of the API in this machine's time, or `-`."""
-    from astro_cli.dagrun import moment
+    from astro_cli.domain.dagrun import moment
 
     when = moment(text)
     return f"{when.astimezone():%Y-%m-%d %H:%M:%S}" if when else "-"

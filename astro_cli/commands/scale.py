@@ -14,7 +14,7 @@ def scale(
     counts: Annotated[list[str], typer.Argument(metavar="GROUP=NUMBER...", show_default=False)],
 ) -> None:
     """Have more or fewer Celery workers. A worker that goes first finishes the tasks that it runs."""
-    from astro_cli.workers import wanted_counts
+    from astro_cli.domain.workers import wanted_counts
 
     wanted = wanted_counts(counts)
     app = obj(ctx)

@@ -11,8 +11,8 @@ from astro_cli.commands.options import obj
 
 if TYPE_CHECKING:
     from astro_cli.app import App
-    from astro_cli.snapshot_workflow import Snapshots
-    from astro_cli.snapshots import Snapshot
+    from astro_cli.domain.snapshots import Snapshot
+    from astro_cli.workflows.snapshot_workflow import Snapshots
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The snapshot.")]
 Force = Annotated[
@@ -28,7 +28,7 @@ def save(
     ] = None,
 ) -> None:
     """Save the metadata database as it is now: runs, connections, variables, pools, everything Airflow knows."""
-    from astro_cli.snapshots import as_json
+    from astro_cli.domain.snapshots import as_json
 
     app = obj(ctx)
     saved = _snapshots(app).save(name)
@@ -37,7 +37,7 @@ def save(
 
 def restore(ctx: typer.Context, name: Name, force: Force = False) -> None:
     """Go back to a snapshot. What is there now becomes a snapshot itself, so that you can come back."""
-    from astro_cli.snapshots import as_json
+    from astro_cli.domain.snapshots import as_json
 
     app = obj(ctx)
     console = app.console
@@ -53,7 +53,7 @@ def restore(ctx: typer.Context, name: Name, force: Force = False) -> None:
 
 def list_snapshots(ctx: typer.Context) -> None:
     """Show the snapshots of this sandbox, newest first."""
-    from astro_cli.snapshots import as_json
+    from astro_cli.domain.snapshots import as_json
 
     app = obj(ctx)
     console = app.console
@@ -110,7 +110,7 @@ def import_snapshot(
     force: Force = False,
 ) -> None:
     """Take over a snapshot from a file; `restore` makes it live."""
-    from astro_cli.snapshots import as_json
+    from astro_cli.domain.snapshots import as_json
 
     app = obj(ctx)
     console = app.console
@@ -127,8 +127,8 @@ def import_snapshot(
 
 def _snapshots(app: App) -> Snapshots:
     """Those of the project's sandbox, which must have been started once."""
-    from astro_cli.errors import AstroError
-    from astro_cli.snapshot_workflow import Snapshots
+    from astro_cli.foundation.errors import AstroError
+    from astro_cli.workflows.snapshot_workflow import Snapshots
 
     state = app.sandbox.state
     if state.known_id is None:

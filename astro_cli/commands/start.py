@@ -21,12 +21,12 @@ from astro_cli.commands.options import (
     Wait,
     obj,
 )
-from astro_cli.errors import UsageError
+from astro_cli.foundation.errors import UsageError
 
 if TYPE_CHECKING:
     from astro_cli.app import App
     from astro_cli.runtime.engine import PrepareOptions
-    from astro_cli.sandbox import StartOptions, StartResult
+    from astro_cli.workflows.sandbox import StartOptions, StartResult
 
 DEFAULT_WAIT = 120.0
 
@@ -91,7 +91,7 @@ def start(
     ] = False,
 ) -> None:
     """Start the sandbox, or bring it up to date, and wait until it is healthy."""
-    from astro_cli.sandbox import StartOptions
+    from astro_cli.workflows.sandbox import StartOptions
 
     if port is not None and port == expose_db:
         raise UsageError(

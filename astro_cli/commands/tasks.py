@@ -18,7 +18,7 @@ RunId = Annotated[
 
 def tasks(ctx: typer.Context, dag: DagId, run: RunId = None) -> None:
     """Show the tasks of a run, in the order in which they began."""
-    from astro_cli.runs import connect, find_run, tasks_of
+    from astro_cli.workflows.runs import connect, find_run, tasks_of
 
     app = obj(ctx)
     console = app.console

@@ -11,9 +11,9 @@ import typer
 from astro_cli.commands.options import obj
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
-    from astro_cli.dag_test import TaskEvent
-    from astro_cli.inner_loop import TestResult
+    from astro_cli.domain.dag_test import TaskEvent
+    from astro_cli.foundation.console import Console
+    from astro_cli.workflows.inner_loop import TestResult
 
 COLOURS = {"success": "32", "running": "36", "failed": "31", "up_for_retry": "33", "upstream_failed": "31"}
 
@@ -44,7 +44,7 @@ def test(
 
     With --verbose also the logs of tasks that succeed.
     """
-    from astro_cli.inner_loop import InnerLoop, TestOptions
+    from astro_cli.workflows.inner_loop import InnerLoop, TestOptions
 
     app = obj(ctx)
     options = TestOptions(
@@ -84,7 +84,7 @@ def _show_result(console: Console, dag_id: str, result: TestResult) -> None:
 
 
 def _conf(text: str | None) -> dict[str, Any] | None:
-    from astro_cli.errors import UsageError
+    from astro_cli.foundation.errors import UsageError
 
     if text is None:
         return None
@@ -100,7 +100,7 @@ def _conf(text: str | None) -> dict[str, Any] | None:
 def _date(text: str | None) -> str | None:
     from datetime import datetime
 
-    from astro_cli.errors import UsageError
+    from astro_cli.foundation.errors import UsageError
 
     if text is None:
         return None
@@ -119,7 +119,7 @@ def pattern(text: str | None) -> str | None:
     """
     import re
 
-    from astro_cli.errors import UsageError
+    from astro_cli.foundation.errors import UsageError
 
     try:
         re.compile(text or "")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from astro_cli.app import App
-    from astro_cli.top import Reading
+    from astro_cli.workflows.top import Reading
 
 
 def top(
@@ -41,8 +41,8 @@ def top(
 
 
 def _read(app: App) -> Reading:
-    from astro_cli.runs import connect
-    from astro_cli.top import read
+    from astro_cli.workflows.runs import connect
+    from astro_cli.workflows.top import read
 
     status = started(app)
     with connect(status) as api:
@@ -51,7 +51,7 @@ def _read(app: App) -> Reading:
 
 def _frames(app: App, every: float) -> Iterator[Sequence[str]]:
     """Readings for ever; what fails to answer for a while is said, and asked again."""
-    from astro_cli.errors import UnhealthyError
+    from astro_cli.foundation.errors import UnhealthyError
 
     reading = _read(app)  # what is wrong from the beginning is an error like any other
     frame = _lines(app, reading)
@@ -66,7 +66,7 @@ def _frames(app: App, every: float) -> Iterator[Sequence[str]]:
 
 
 def _lines(app: App, reading: Reading) -> list[str]:
-    from astro_cli.top import as_lines
+    from astro_cli.workflows.top import as_lines
 
     rows = as_lines(reading)
     width = max(len(heading) for heading, _ in rows) + 2

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from astro_cli.console import Console
-    from astro_cli.dagrun import Task
-    from astro_cli.runs import Progress
+    from astro_cli.domain.dagrun import Task
+    from astro_cli.foundation.console import Console
+    from astro_cli.workflows.runs import Progress
 
 DagId = Annotated[str, typer.Argument(metavar="DAG", help="Id of the DAG.", show_default=False)]
 Conf = Annotated[
@@ -70,8 +70,16 @@ def trigger(
     unpause: Unpause = False,
 ) -> None:
     """Start a run of a DAG. With --wait: show its tasks until it ends, and the log of the one that failed."""
-    from astro_cli.errors import Interrupted
-    from astro_cli.runs import connect, failure_of, follow_run, parse_conf, parse_date, start_run, unrun
+    from astro_cli.foundation.errors import Interrupted
+    from astro_cli.workflows.runs import (
+        connect,
+        failure_of,
+        follow_run,
+        parse_conf,
+        parse_date,
+        start_run,
+        unrun,
+    )
 
     app = obj(ctx)
     console = app.console
@@ -172,7 +180,7 @@ def length_of(task: Task) -> str:
 
 def length(start: str | None, end: str | None) -> str:
     """The time between two moments of the API, the present if there is no end: `1.2s`, `3m 20s`, or `-`."""
-    from astro_cli.dagrun import seconds_between
+    from astro_cli.domain.dagrun import seconds_between
 
     seconds = seconds_between(start, end, datetime.now(timezone.utc))
     if seconds is None:

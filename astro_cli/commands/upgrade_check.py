@@ -11,8 +11,8 @@ import typer
 from astro_cli.commands.options import obj
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
-    from astro_cli.upgrade_check import OldReport
+    from astro_cli.foundation.console import Console
+    from astro_cli.workflows.upgrade_check import OldReport
 
 
 def upgrade_check(
@@ -30,9 +30,9 @@ def upgrade_check(
 
     Exit code 6 if something is found that fails in Airflow 3.
     """
-    from astro_cli.errors import GateError
-    from astro_cli.project import locate
-    from astro_cli.upgrade_check import check
+    from astro_cli.domain.project import locate
+    from astro_cli.foundation.errors import GateError
+    from astro_cli.workflows.upgrade_check import check
 
     app = obj(ctx)
     root = locate(app.start_dir) or app.start_dir

@@ -11,7 +11,7 @@ from astro_cli.commands.options import obj
 
 if TYPE_CHECKING:
     from astro_cli.app import App
-    from astro_cli.project import Project
+    from astro_cli.domain.project import Project
 
 
 def upgrade_test(
@@ -49,10 +49,10 @@ def upgrade_test(
     from datetime import date
 
     from astro_cli.commands.test import pattern
-    from astro_cli.errors import GateError, UsageError
-    from astro_cli.paths import write_atomic
-    from astro_cli.upgrade import UpgradeOptions, UpgradeTest
-    from astro_cli.upgrade_report import as_data, as_markdown, summary
+    from astro_cli.domain.upgrade_report import as_data, as_markdown, summary
+    from astro_cli.foundation.errors import GateError, UsageError
+    from astro_cli.foundation.paths import write_atomic
+    from astro_cli.workflows.upgrade import UpgradeOptions, UpgradeTest
 
     app = obj(ctx)
     if mark_success is not None and not test:
@@ -76,7 +76,7 @@ def upgrade_test(
 
 
 def _default_file(project: Project, version: str) -> Path:
-    from astro_cli.paths import state_dir
+    from astro_cli.foundation.paths import state_dir
 
     return state_dir() / "upgrade-tests" / f"{project.name}-{project.project_id}-{version}.md"
 
@@ -87,8 +87,8 @@ def _may_write(app: App, file: Path) -> None:
     Raises:
         UsageError: the folder does not exist, or the user does not want the file replaced.
     """
-    from astro_cli.errors import UsageError
-    from astro_cli.upgrade_report import TITLE
+    from astro_cli.domain.upgrade_report import TITLE
+    from astro_cli.foundation.errors import UsageError
 
     if not file.parent.is_dir() or file.is_dir():
         raise UsageError(f"{file} cannot be written", hint="give --output a file in an existing folder")

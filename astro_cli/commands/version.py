@@ -13,8 +13,8 @@ from astro_cli.commands.options import obj
 def version(ctx: typer.Context) -> None:
     """Show the versions of astro, its default Airflow, the engine that answers, and this platform."""
     from astro_cli import __version__
-    from astro_cli.airflow import DEFAULT_VERSION
-    from astro_cli.errors import EngineError
+    from astro_cli.domain.airflow import DEFAULT_VERSION
+    from astro_cli.foundation.errors import EngineError
     from astro_cli.runtime.engine_http import find_reader
 
     app = obj(ctx)

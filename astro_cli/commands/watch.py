@@ -12,9 +12,9 @@ from astro_cli.commands.options import obj, started
 if TYPE_CHECKING:
     from astro_cli.airflow_api import AirflowApi
     from astro_cli.app import App
-    from astro_cli.inner_loop import InnerLoop
-    from astro_cli.parse_report import ParseReport
-    from astro_cli.watch import Reaction, Refresh
+    from astro_cli.domain.parse_report import ParseReport
+    from astro_cli.workflows.inner_loop import InnerLoop
+    from astro_cli.workflows.watch import Reaction, Refresh
 
 
 def watch(ctx: typer.Context) -> None:
@@ -32,10 +32,10 @@ def watch_saves(app: App) -> None:
         AstroError: the sandbox does not run.
     """
     from astro_cli.airflow_api import AirflowApi
-    from astro_cli.errors import AstroError
-    from astro_cli.inner_loop import InnerLoop
-    from astro_cli.services import base_url
-    from astro_cli.watch import WATCHED, changes
+    from astro_cli.domain.services import base_url
+    from astro_cli.foundation.errors import AstroError
+    from astro_cli.workflows.inner_loop import InnerLoop
+    from astro_cli.workflows.watch import WATCHED, changes
 
     status = started(app)
     if status.state == "stopped" or status.port is None:
@@ -59,8 +59,8 @@ def watch_saves(app: App) -> None:
 
 def _act(app: App, loop: InnerLoop, api: AirflowApi, reaction: Reaction) -> Refresh | None:
     """Parse, show what is wrong, and ask Airflow to parse as well."""
-    from astro_cli.parse_report import ParseReport
-    from astro_cli.watch import Refresh, paths_to_parse
+    from astro_cli.domain.parse_report import ParseReport
+    from astro_cli.workflows.watch import Refresh, paths_to_parse
 
     console, saved_at = app.console, time.time()
     console.note(f"{time.strftime('%H:%M:%S')}  {', '.join([*reaction.parse, *reaction.removed]) or 'saved'}")
@@ -89,7 +89,7 @@ def _look(app: App, refresh: Refresh | None) -> Refresh | None:
 
 def _tell(app: App, report: ParseReport) -> None:
     from astro_cli.commands.parse import show
-    from astro_cli.parse_report import as_data
+    from astro_cli.domain.parse_report import as_data
 
     if report.files:
         app.console.result(as_data(report), lambda: show(app.console, report))

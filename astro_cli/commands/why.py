@@ -12,15 +12,15 @@ from astro_cli.commands.tasks import RunId
 from astro_cli.commands.trigger import DagId
 
 if TYPE_CHECKING:
-    from astro_cli.console import Console
-    from astro_cli.why import Finding
+    from astro_cli.domain.why import Finding
+    from astro_cli.foundation.console import Console
 
 
 def why(ctx: typer.Context, dag: DagId, run: RunId = None) -> None:
     """Say why nothing of a DAG is running: the one thing to see to first, then whatever else is in the way."""
-    from astro_cli.errors import AstroError
-    from astro_cli.runs import connect, snapshot
-    from astro_cli.why import explain
+    from astro_cli.domain.why import explain
+    from astro_cli.foundation.errors import AstroError
+    from astro_cli.workflows.runs import connect, snapshot
 
     app = obj(ctx)
     console = app.console

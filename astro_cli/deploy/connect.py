@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from astro_cli.deploy.ssh import SshConnection
 from astro_cli.deploy.swarm import SwarmTarget
-from astro_cli.deployments import KUBERNETES, SWARM
-from astro_cli.errors import EngineError, TargetError
+from astro_cli.domain.deployments import KUBERNETES, SWARM
+from astro_cli.foundation.errors import EngineError, TargetError
 from astro_cli.runtime.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.stack import Names
     from astro_cli.deploy.target import Target
-    from astro_cli.deployments import Deployment
+    from astro_cli.domain.deployments import Deployment
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import Report
 

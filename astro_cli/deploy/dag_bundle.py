@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from astro_cli.airflow import HOME, UID
-from astro_cli.build_context import project_context, write_context
-from astro_cli.errors import AstroError, ProjectError
+from astro_cli.domain.airflow import HOME, UID
+from astro_cli.domain.build_context import project_context, write_context
+from astro_cli.foundation.errors import AstroError, ProjectError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     import pathspec
 
-    from astro_cli.build_context import ContextFile
     from astro_cli.deploy.registry import Registry
+    from astro_cli.domain.build_context import ContextFile
     from astro_cli.runtime.docker_api import DockerApi, VolumeDoor
 
 FOLDERS = ("dags", "include")

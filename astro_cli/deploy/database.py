@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from astro_cli.image import images_folder
+from astro_cli.domain.image import images_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import labels
-from astro_cli.airflow import ADMIN, API_PORT, AUTH_MANAGER, DEPLOYED_CODE
 from astro_cli.deploy import (
     database,
     kubernetes_lock,
@@ -25,9 +23,11 @@ from astro_cli.deploy.kubernetes_api import CONFLICT, FORBIDDEN, KINDS, NOT_FOUN
 from astro_cli.deploy.kubernetes_diff import differences
 from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
-from astro_cli.errors import AstroError, TargetError
-from astro_cli.ports import next_free
-from astro_cli.releases import LIVE, kept_releases, read_release
+from astro_cli.domain.airflow import ADMIN, API_PORT, AUTH_MANAGER, DEPLOYED_CODE
+from astro_cli.domain.releases import LIVE, kept_releases, read_release
+from astro_cli.foundation import labels
+from astro_cli.foundation.errors import AstroError, TargetError
+from astro_cli.foundation.ports import next_free
 from astro_cli.runtime.engine import LogLine
 from astro_cli.runtime.forward import forwarded
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from astro_cli.deploy.kubernetes_diff import Difference
     from astro_cli.deploy.registry import Credentials, Registry
     from astro_cli.deploy.target import Lock, Secrets, Unfinished
-    from astro_cli.deployments import Deployment
-    from astro_cli.releases import Release
+    from astro_cli.domain.deployments import Deployment
+    from astro_cli.domain.releases import Release
     from astro_cli.runtime.engine import LogQuery, Report
 
     Object = dict[str, Any]

@@ -18,13 +18,13 @@ from email.utils import parsedate_to_datetime
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode
 
-from astro_cli.errors import AstroError, TargetError
+from astro_cli.foundation.errors import AstroError, TargetError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from astro_cli.deployments import Deployment
+    from astro_cli.domain.deployments import Deployment
 
     Object = dict[str, Any]
 

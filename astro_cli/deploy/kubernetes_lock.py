@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import labels, process
 from astro_cli.deploy.kubernetes_api import CONFLICT, NOT_FOUND, RefusedError
 from astro_cli.deploy.kubernetes_objects import LOCK
 from astro_cli.deploy.swarm_lock import (
@@ -27,7 +26,8 @@ from astro_cli.deploy.swarm_lock import (
     this_machine,
 )
 from astro_cli.deploy.target import StrandedError, Unfinished
-from astro_cli.errors import LockedError, TargetError
+from astro_cli.foundation import labels, process
+from astro_cli.foundation.errors import LockedError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

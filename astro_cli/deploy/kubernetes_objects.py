@@ -12,17 +12,18 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from astro_cli import airflow, labels
 from astro_cli.deploy import stack
 from astro_cli.deploy.dag_bundle import bundle_environment, registry_source
-from astro_cli.deployments import KUBERNETES
+from astro_cli.domain import airflow
+from astro_cli.domain.deployments import KUBERNETES
+from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from astro_cli.deploy.stack import Names
-    from astro_cli.releases import Release
-    from astro_cli.services import ServiceSpec
+    from astro_cli.domain.releases import Release
+    from astro_cli.domain.services import ServiceSpec
 
     Object = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import labels
+from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

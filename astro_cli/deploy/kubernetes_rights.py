@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from astro_cli.deployments import KUBERNETES
-from astro_cli.errors import TargetError
+from astro_cli.domain.deployments import KUBERNETES
+from astro_cli.foundation.errors import TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from astro_cli.deploy.kubernetes_api import KubernetesApi
-    from astro_cli.deployments import Deployment
+    from astro_cli.domain.deployments import Deployment
 
 
 class Right(NamedTuple):

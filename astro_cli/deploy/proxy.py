@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.airflow import API_PORT
+from astro_cli.domain.airflow import API_PORT
 from astro_cli.runtime.plan import ContainerSpec, PrivateFile
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from astro_cli.deploy.registry import (
     SIZE_HINT,
     parse_repository,
 )
-from astro_cli.errors import AstroError, TargetError
+from astro_cli.foundation.errors import AstroError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     from astro_cli.deploy.registry import Credentials
+    from astro_cli.foundation.wait import Clock
     from astro_cli.runtime.engine import Report
-    from astro_cli.wait import Clock
 
     class PushApi(Protocol):
         """What is used of `runtime.docker_api.DockerApi`."""

@@ -19,14 +19,14 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
-from astro_cli import process
-from astro_cli.errors import AstroError, TargetError, UsageError
+from astro_cli.foundation import process
+from astro_cli.foundation.errors import AstroError, TargetError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from astro_cli.wait import Clock
+    from astro_cli.foundation.wait import Clock
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _MANIFEST_TYPES = (

@@ -6,17 +6,17 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from astro_cli import process
 from astro_cli.deploy.target import Secrets
-from astro_cli.deployments import BUNDLED, SECRET
-from astro_cli.envfile import load_env
-from astro_cli.errors import AstroError, ProjectError
+from astro_cli.domain.deployments import BUNDLED, SECRET
+from astro_cli.domain.envfile import load_env
+from astro_cli.foundation import process
+from astro_cli.foundation.errors import AstroError, ProjectError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from astro_cli.deployments import Deployment
+    from astro_cli.domain.deployments import Deployment
 
 
 def resolve_certificate(deployment: Deployment, root: Path, environ: Mapping[str, str]) -> Secrets:

@@ -16,17 +16,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astro_cli import process
-from astro_cli.errors import TargetError, UsageError
-from astro_cli.paths import make_private_dir, write_atomic
-from astro_cli.wait import wait_until
+from astro_cli.foundation import process
+from astro_cli.foundation.errors import TargetError, UsageError
+from astro_cli.foundation.paths import make_private_dir, write_atomic
+from astro_cli.foundation.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from astro_cli.deployments import Deployment, Host
-    from astro_cli.process import Identity
+    from astro_cli.domain.deployments import Deployment, Host
+    from astro_cli.foundation.process import Identity
 
 PREFIX = "astro-ssh-"
 LEFTOVER_SECONDS = 3600.0

@@ -10,19 +10,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import airflow, labels
 from astro_cli.deploy.dag_bundle import bundle_environment, registry_source
 from astro_cli.deploy.proxy import CERTIFICATE_FILE, PROXY
 from astro_cli.deploy.proxy import FOLDER as PROXY_FOLDER
 from astro_cli.deploy.proxy import PORT as PROXY_PORT
 from astro_cli.deploy.proxy import USER_ID as PROXY_UID
-from astro_cli.deployments import BUNDLED, CELERY, SWARM
-from astro_cli.services import SERVICES, ServiceSpec
+from astro_cli.domain import airflow
+from astro_cli.domain.deployments import BUNDLED, CELERY, SWARM
+from astro_cli.domain.services import SERVICES, ServiceSpec
+from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from astro_cli.releases import Release
+    from astro_cli.domain.releases import Release
 
 SECOND = 1_000_000_000
 POSTGRES = "postgres"

@@ -8,18 +8,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import labels
-from astro_cli.airflow import ADMIN, AUTH_MANAGER, DEPLOYED_CODE
 from astro_cli.deploy import database, stack, swarm_lock, swarm_tasks
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
 from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
 from astro_cli.deploy.swarm_api import SwarmApi, config_text
 from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
-from astro_cli.deployments import CELERY
-from astro_cli.errors import AstroError, TargetError
-from astro_cli.ports import next_free
-from astro_cli.releases import kept_releases, read_release
+from astro_cli.domain.airflow import ADMIN, AUTH_MANAGER, DEPLOYED_CODE
+from astro_cli.domain.deployments import CELERY
+from astro_cli.domain.releases import kept_releases, read_release
+from astro_cli.foundation import labels
+from astro_cli.foundation.errors import AstroError, TargetError
+from astro_cli.foundation.ports import next_free
 from astro_cli.runtime.docker_api import RefusedError
 from astro_cli.runtime.docker_logs import read as read_logs
 from astro_cli.runtime.docker_logs import unframe
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from astro_cli.deploy.kubernetes_diff import Difference
     from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.target import Lock, Secrets, Unfinished
-    from astro_cli.deployments import Deployment
-    from astro_cli.releases import Release
+    from astro_cli.domain.deployments import Deployment
+    from astro_cli.domain.releases import Release
     from astro_cli.runtime.endpoint import Endpoint
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
@@ -762,6 +762,6 @@ def _remove_quietly(engine: SwarmApi, path: str) -> None:
 
 
 def _short_hash(text: str) -> str:
-    from astro_cli.hashing import digest
+    from astro_cli.foundation.hashing import digest
 
     return digest([(b"", text.encode())])[:12]

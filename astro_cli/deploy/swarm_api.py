@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import labels
-from astro_cli.errors import EngineError, TargetError
+from astro_cli.foundation import labels
+from astro_cli.foundation.errors import EngineError, TargetError
 from astro_cli.runtime.docker_api import RefusedError
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.airflow import DEPLOYED_CODE
 from astro_cli.deploy import stack, swarm_tasks
 from astro_cli.deploy.dag_bundle import BUNDLE, RegistryStore
 from astro_cli.deploy.proxy import PROXY, proxy_text
 from astro_cli.deploy.registry import Registry, parse_repository
 from astro_cli.deploy.swarm import NotRunningError, SwarmTarget, _leave
 from astro_cli.deploy.target import RollError
-from astro_cli.deployments import BUNDLED
-from astro_cli.errors import AstroError, TargetError, UsageError
+from astro_cli.domain.airflow import DEPLOYED_CODE
+from astro_cli.domain.deployments import BUNDLED
+from astro_cli.foundation.errors import AstroError, TargetError, UsageError
 from astro_cli.runtime.docker_logs import read as read_logs
 from astro_cli.runtime.docker_logs import unframe
 from astro_cli.runtime.engine_http import EngineReader
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from astro_cli.deploy.swarm_api import SwarmApi
     from astro_cli.deploy.swarm_nodes import HostEngine, Nodes
     from astro_cli.deploy.target import Lock, Secrets
-    from astro_cli.deployments import Deployment
-    from astro_cli.releases import Release
+    from astro_cli.domain.deployments import Deployment
+    from astro_cli.domain.releases import Release
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
 PULL_SECONDS = 1800.0

@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import labels, process
 from astro_cli.deploy.swarm_api import CONFLICT, NOT_FOUND, config_text, parse_time
 from astro_cli.deploy.target import StrandedError, Unfinished
-from astro_cli.errors import LockedError, TargetError
+from astro_cli.foundation import labels, process
+from astro_cli.foundation.errors import LockedError, TargetError
 from astro_cli.runtime.docker_api import RefusedError
 
 if TYPE_CHECKING:

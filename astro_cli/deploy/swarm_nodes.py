@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy.ssh import SshConnection
 from astro_cli.deploy.swarm_api import LOOPBACK, SWARM_PORT, SwarmApi
-from astro_cli.errors import EngineError, TargetError
+from astro_cli.foundation.errors import EngineError, TargetError
 from astro_cli.runtime.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from astro_cli.deployments import Deployment, Host
+    from astro_cli.domain.deployments import Deployment, Host
 
 HOST = "astro.host"
 """Label of a node: the address by which the deployment's configuration names it."""

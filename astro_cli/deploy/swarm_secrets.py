@@ -13,9 +13,9 @@ import secrets as randomness
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from astro_cli import labels
-from astro_cli.airflow import ADMIN, BROKER, broker_config, broker_environment, private_environment
 from astro_cli.deploy import stack
+from astro_cli.domain.airflow import ADMIN, BROKER, broker_config, broker_environment, private_environment
+from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

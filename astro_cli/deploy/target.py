@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from astro_cli.errors import AstroError
+from astro_cli.foundation.errors import AstroError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.kubernetes_diff import Difference
-    from astro_cli.releases import Release
+    from astro_cli.domain.releases import Release
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
 

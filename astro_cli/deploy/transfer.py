@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from astro_cli.errors import AstroError, EngineError, TargetError
+from astro_cli.foundation.errors import AstroError, EngineError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,10 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
-from astro_cli import labels
-from astro_cli.build_context import ContextFile, write_context
-from astro_cli.errors import AstroError, EngineError, ProjectError
-from astro_cli.host_settings import BUILD_SETTINGS_IMAGE, HostSettings, with_host_settings
+from astro_cli.domain.build_context import ContextFile, write_context
+from astro_cli.domain.host_settings import BUILD_SETTINGS_IMAGE, HostSettings, with_host_settings
+from astro_cli.foundation import labels
+from astro_cli.foundation.errors import AstroError, EngineError, ProjectError
 from astro_cli.runtime.buildkit import Vertex, decode_trace
 
 if TYPE_CHECKING:

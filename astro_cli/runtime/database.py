@@ -20,7 +20,7 @@ import threading
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from astro_cli.errors import AstroError
+from astro_cli.foundation.errors import AstroError
 from astro_cli.runtime.engine import ExecRequest
 
 if TYPE_CHECKING:

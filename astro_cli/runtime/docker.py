@@ -10,30 +10,31 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import airflow, labels
-from astro_cli.errors import AstroError, ProjectError
-from astro_cli.project_services import HOSTED, METRICS, WAREHOUSE
+from astro_cli.domain import airflow
+from astro_cli.domain.project_services import HOSTED, METRICS, WAREHOUSE
+from astro_cli.domain.services import CONTAINERS, SERVICES, hosted_by
+from astro_cli.foundation import labels
+from astro_cli.foundation.errors import AstroError, ProjectError
 from astro_cli.runtime import docker_services, docker_workers
 from astro_cli.runtime.docker_services import epoch
 from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus, ServiceStatus
 from astro_cli.runtime.engine_http import NotFound, find_reader
 from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedContainer, PrivateFile, plan
 from astro_cli.runtime.supervised import service_status
-from astro_cli.services import CONTAINERS, SERVICES, hosted_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from astro_cli.project import Project
+    from astro_cli.domain.project import Project
+    from astro_cli.domain.services import Stack
+    from astro_cli.domain.settings import Settings
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.docker_images import ImageBuilder
     from astro_cli.runtime.endpoint import EngineInfo
     from astro_cli.runtime.engine import Environment, ExecRequest, LogLine, LogQuery, PrepareOptions, Report
     from astro_cli.runtime.engine_http import EngineReader
-    from astro_cli.services import Stack
-    from astro_cli.settings import Settings
 
 RUN_DIR = "/run/astro"
 SUPERVISOR = ("python", "/opt/astro/supervisor.py")
@@ -366,7 +367,7 @@ class DockerEngine:
         return root.stat().st_uid or IMAGE_UID
 
     def _database_image(self, airflow_version: str) -> str:
-        from astro_cli import image
+        from astro_cli.domain import image
 
         return str(self.reader.json(f"/images/{image.postgres_image(airflow_version)}/json")["Id"])
 

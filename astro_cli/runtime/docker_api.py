@@ -25,8 +25,8 @@ import docker.types
 import requests
 import urllib3.exceptions
 
-from astro_cli import labels
-from astro_cli.errors import AstroError, EngineError
+from astro_cli.foundation import labels
+from astro_cli.foundation.errors import AstroError, EngineError
 from astro_cli.runtime.engine import PortTakenError
 from astro_cli.runtime.engine_http import unreachable
 from astro_cli.runtime.terminal import raw_terminal

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import astro_cli
-from astro_cli import image, labels
-from astro_cli.airflow import PROJECT_FOLDERS, SUPPORTED_VERSIONS
-from astro_cli.build_context import ContextFile, engine_context, project_context
-from astro_cli.errors import AstroError, ProjectError
-from astro_cli.host_settings import HostSettings, host_settings
-from astro_cli.paths import log_dir, make_private_dir
+from astro_cli.domain import image
+from astro_cli.domain.airflow import PROJECT_FOLDERS, SUPPORTED_VERSIONS
+from astro_cli.domain.build_context import ContextFile, engine_context, project_context
+from astro_cli.domain.host_settings import HostSettings, host_settings
+from astro_cli.foundation import labels
+from astro_cli.foundation.errors import AstroError, ProjectError
+from astro_cli.foundation.paths import log_dir, make_private_dir
 from astro_cli.runtime.build import BuildEvent, BuildRequest, build
 from astro_cli.runtime.engine import Environment
 from astro_cli.runtime.engine_http import NotFound
@@ -21,12 +22,12 @@ from astro_cli.runtime.engine_http import NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from astro_cli.project import Project
+    from astro_cli.domain.project import Project
+    from astro_cli.domain.settings import Settings
     from astro_cli.runtime.build import BuildClient
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import PrepareOptions, Report
     from astro_cli.runtime.engine_http import EngineReader
-    from astro_cli.settings import Settings
 
 PACKAGE = Path(astro_cli.__file__).parent
 _FROM = re.compile(r"^\s*FROM\s+\S", re.IGNORECASE | re.MULTILINE)
@@ -183,7 +184,7 @@ class ImageBuilder:
             )
         folder = image.images_folder()
         dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
-        files = engine_context(folder, PACKAGE / "runtime/supervisor.py")
+        files = engine_context(folder, PACKAGE)
         base = self._settings.text("image.base") or ""
         arguments = {"BASE_IMAGE": base, "AIRFLOW_VERSION": version}
         inputs = image.inputs_hash(

@@ -13,10 +13,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from astro_cli.errors import AstroError
-from astro_cli.project_services import METRICS
+from astro_cli.domain.project_services import METRICS
+from astro_cli.domain.services import ONE_SHOT, hosted_by
+from astro_cli.foundation.errors import AstroError
 from astro_cli.runtime.engine import LogLine
-from astro_cli.services import ONE_SHOT, hosted_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import airflow, labels
-from astro_cli.project_services import HOSTED, fill, own_words
+from astro_cli.domain import airflow
+from astro_cli.domain.project_services import HOSTED, fill, own_words
+from astro_cli.foundation import labels
 from astro_cli.runtime import service_health
 from astro_cli.runtime.engine import ServiceStatus
 from astro_cli.runtime.plan import ContainerSpec, Mount, PrivateFile
@@ -18,8 +19,8 @@ from astro_cli.runtime.stand_in_config import config, redis_options
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from astro_cli.project_services import PlacedService
-    from astro_cli.services import Stack
+    from astro_cli.domain.project_services import PlacedService
+    from astro_cli.domain.services import Stack
 
 PROGRAMS = "/opt/standins"
 WRITABLE = "/run/astro"

@@ -7,17 +7,18 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from astro_cli import airflow, labels
+from astro_cli.domain import airflow
+from astro_cli.domain.workers import member_number
+from astro_cli.foundation import labels
 from astro_cli.runtime.docker_services import plain_status
 from astro_cli.runtime.plan import ContainerSpec, PrivateFile
-from astro_cli.workers import member_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from astro_cli.domain.services import Stack
+    from astro_cli.domain.workers import WorkerGroup
     from astro_cli.runtime.engine import ServiceStatus
-    from astro_cli.services import Stack
-    from astro_cli.workers import WorkerGroup
 
 RUN_DIR = "/run/astro"
 EXEC = ("python", "/opt/astro/supervisor.py", "exec", RUN_DIR, "--")

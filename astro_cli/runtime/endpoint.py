@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from astro_cli.errors import EngineError
+from astro_cli.foundation.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

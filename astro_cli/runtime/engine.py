@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from astro_cli.errors import AstroError
+from astro_cli.foundation.errors import AstroError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from astro_cli.airflow import Site
-    from astro_cli.project import Project
+    from astro_cli.domain.airflow import Site
+    from astro_cli.domain.project import Project
+    from astro_cli.domain.services import Stack
     from astro_cli.runtime.endpoint import EngineInfo
-    from astro_cli.services import Stack
 
 
 class PortTakenError(AstroError):

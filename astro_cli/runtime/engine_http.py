@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from astro_cli.errors import AstroError, EngineError
+from astro_cli.foundation.errors import AstroError, EngineError
 from astro_cli.runtime.endpoint import EngineInfo, find_endpoint
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from astro_cli.ports import LOOPBACK
+from astro_cli.foundation.ports import LOOPBACK
 from astro_cli.runtime.engine import PortTakenError
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.ports import LOOPBACK
-from astro_cli.project_services import WAREHOUSE, Health
+from astro_cli.domain.project_services import WAREHOUSE, Health
+from astro_cli.foundation.ports import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from astro_cli.services import Stack
+    from astro_cli.domain.services import Stack
 
 SECONDS = 2.0
 """A service that listens answers at once; one on a busy machine a little later."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from astro_cli.errors import AstroError
-from astro_cli.snapshots import Snapshot, check_name, read_about
+from astro_cli.domain.snapshots import Snapshot, check_name, read_about
+from astro_cli.foundation.errors import AstroError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

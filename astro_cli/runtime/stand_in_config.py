@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.project_services import PAGE
+from astro_cli.domain.project_services import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from astro_cli.project_services import PlacedService
+    from astro_cli.domain.project_services import PlacedService
 
 
 def config(

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import astro_cli
-from astro_cli import airflow, ports, process
-from astro_cli.errors import AstroError, ProjectError, UsageError
-from astro_cli.image import dockerfile_version, images_folder
-from astro_cli.paths import make_private_dir, read_json, sandbox_dir, state_dir, write_atomic
-from astro_cli.project_services import WAREHOUSE
+from astro_cli.domain import airflow
+from astro_cli.domain.image import dockerfile_version, images_folder
+from astro_cli.domain.project_services import WAREHOUSE
+from astro_cli.domain.services import SERVICES, hosted_by
+from astro_cli.foundation import ports, process
+from astro_cli.foundation.errors import AstroError, ProjectError, UsageError
+from astro_cli.foundation.paths import make_private_dir, read_json, sandbox_dir, state_dir, write_atomic
 from astro_cli.runtime import service_health, standalone_logs, standalone_services
 from astro_cli.runtime.endpoint import EngineInfo
 from astro_cli.runtime.engine import (
@@ -44,18 +46,17 @@ from astro_cli.runtime.venv import (
     missing_packages,
     requirement_lines,
 )
-from astro_cli.services import SERVICES, hosted_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from astro_cli.project import Project
+    from astro_cli.domain.project import Project
+    from astro_cli.domain.services import Stack
+    from astro_cli.domain.settings import Settings
     from astro_cli.runtime.engine import ExecRequest, LogLine, LogQuery, PrepareOptions, Report
-    from astro_cli.services import Stack
-    from astro_cli.settings import Settings
 
-SUPERVISOR = Path(astro_cli.__file__).parent / "runtime/supervisor.py"
+SUPERVISOR = Path(astro_cli.__file__).parent / "runtime/inside/supervisor.py"
 POSTGRES_MAJOR = "18"
 GRACE_SECONDS = 15
 STOP_SECONDS = 45.0

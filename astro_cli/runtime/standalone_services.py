@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import astro_cli
-from astro_cli.ports import LOOPBACK
-from astro_cli.project_services import METRICS, WAREHOUSE, fill, own_words
+from astro_cli.domain.project_services import METRICS, WAREHOUSE, fill, own_words
+from astro_cli.foundation.ports import LOOPBACK
 from astro_cli.runtime import service_health
 from astro_cli.runtime.stand_in_config import config, redis_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from astro_cli.project_services import PlacedService
+    from astro_cli.domain.project_services import PlacedService
+    from astro_cli.domain.services import Stack
     from astro_cli.runtime.engine import Report, ServiceStatus
     from astro_cli.runtime.venv import Workshop
-    from astro_cli.services import Stack
 
-STAND_INS = Path(astro_cli.__file__).parent / "runtime/standins"
+STAND_INS = Path(astro_cli.__file__).parent / "runtime/inside/standins"
 FOLDER = "services"
 """Folder of a sandbox's folder in which each service has one of its own: its files, and `data`."""
 

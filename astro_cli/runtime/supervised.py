@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def service_status(name: str, told: Mapping[str, Any]) -> ServiceStatus:
-    """One of the supervisor's services, as it last said (format: runtime/supervisor.py).
+    """One of the supervisor's services, as it last said (format: runtime/inside/supervisor.py).
 
     Args:
         name: of the service.

@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import astro_cli
-from astro_cli import process
-from astro_cli.errors import AstroError
-from astro_cli.parse_report import read_report
-from astro_cli.paths import cache_dir, make_private_dir, read_json, write_atomic
+from astro_cli.domain.parse_report import read_report
+from astro_cli.domain.upgrade_report import LOG_LINES, DagTest, Migration
+from astro_cli.foundation import process
+from astro_cli.foundation.errors import AstroError
+from astro_cli.foundation.paths import cache_dir, make_private_dir, read_json, write_atomic
+from astro_cli.foundation.wait import wait_until
 from astro_cli.runtime.venv import POSTGRES_SCRIPT, clean_environment
-from astro_cli.upgrade_report import LOG_LINES, DagTest, Migration
-from astro_cli.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from astro_cli.parse_report import ParseReport
+    from astro_cli.domain.parse_report import ParseReport
 
-TRIAL_RUNNER = Path(astro_cli.__file__).parent / "runtime/trial_runner.py"
+TRIAL_RUNNER = Path(astro_cli.__file__).parent / "runtime/inside/trial_runner.py"
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 SOCKET = ".s.PGSQL.5432"

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import astro_cli
-from astro_cli import process
-from astro_cli.errors import AstroError, EngineError, ProjectError
-from astro_cli.paths import cache_dir, make_private_dir, read_json, write_atomic
-from astro_cli.yamlfile import read_text
+from astro_cli.foundation import process
+from astro_cli.foundation.errors import AstroError, EngineError, ProjectError
+from astro_cli.foundation.paths import cache_dir, make_private_dir, read_json, write_atomic
+from astro_cli.foundation.yamlfile import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

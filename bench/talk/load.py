@@ -17,7 +17,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from project import ASTRO, BenchProject
 
-from astro_cli.airflow import DEFAULT_VERSION
+from astro_cli.domain.airflow import DEFAULT_VERSION
 
 TRIGGERS_AT_ONCE = 4
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from astro_cli.deploy.ssh import SshConnection
-from astro_cli.deployments import Deployment
-from astro_cli.deployments import Host as Address
-from astro_cli.errors import TargetError, UsageError
+from astro_cli.domain.deployments import Deployment
+from astro_cli.domain.deployments import Host as Address
+from astro_cli.foundation.errors import TargetError, UsageError
 from tests.deploy.host import SSH_PORT, USER, poll
 
 if TYPE_CHECKING:

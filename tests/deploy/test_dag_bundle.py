@@ -20,7 +20,7 @@ import pytest
 from astro_cli.deploy import dag_bundle
 from astro_cli.deploy.dag_bundle import Bundle, RegistryStore, VolumeStore, bundle_environment, pack
 from astro_cli.deploy.registry import Credentials, Registry
-from astro_cli.errors import AstroError, ProjectError
+from astro_cli.foundation.errors import AstroError, ProjectError
 from astro_cli.runtime.docker_api import DockerApi
 from astro_cli.runtime.endpoint import Endpoint
 from tests.deploy.registry_server import PASSWORD, USER, RegistryServer

@@ -14,7 +14,7 @@ import pytest
 from astro_cli.deploy import swarm_lock
 from astro_cli.deploy.stack import Names
 from astro_cli.deploy.swarm_api import SwarmApi
-from astro_cli.errors import LockedError
+from astro_cli.foundation.errors import LockedError
 from astro_cli.runtime.docker_api import DockerApi
 from astro_cli.runtime.endpoint import Endpoint
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from astro_cli import labels
+from astro_cli.foundation import labels
 from tests.deploy.deployed import NAME
 
 if TYPE_CHECKING:

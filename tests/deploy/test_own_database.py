@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import docker
 import pytest
 
-from astro_cli.airflow import DEFAULT_VERSION
-from astro_cli.image import postgres_image
+from astro_cli.domain.airflow import DEFAULT_VERSION
+from astro_cli.domain.image import postgres_image
 from tests.engine.astro import Astro
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 
 from astro_cli.deploy.push import image_tags, push
 from astro_cli.deploy.registry import Credentials
-from astro_cli.errors import TargetError
+from astro_cli.foundation.errors import TargetError
 from astro_cli.runtime.docker_api import DockerApi
 from astro_cli.runtime.endpoint import Endpoint
 from tests.deploy.fakes import TOO_LARGE, FakeClock, RecordingReport, RefusingServer

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from astro_cli.deploy.registry import Credentials, Registry, find_credentials, parse_repository
-from astro_cli.errors import TargetError, UsageError
+from astro_cli.foundation.errors import TargetError, UsageError
 from tests.deploy.fakes import TOO_LARGE, FakeClock, RefusingServer, refusal
 from tests.deploy.registry_server import PASSWORD, USER, RegistryServer
 

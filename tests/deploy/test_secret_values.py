@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from astro_cli.deploy.secret_values import resolve_certificate, resolve_secrets
-from astro_cli.deployments import Deployment, Host, Publish
-from astro_cli.errors import AstroError, ProjectError
+from astro_cli.domain.deployments import Deployment, Host, Publish
+from astro_cli.foundation.errors import AstroError, ProjectError
 
 HOST = Host("ssh://vm", "vm")
 

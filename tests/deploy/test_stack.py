@@ -11,9 +11,9 @@ import pytest
 from astro_cli.deploy import stack
 from astro_cli.deploy.proxy import proxy_container
 from astro_cli.deploy.swarm_secrets import address_and_password
-from astro_cli.deployments import Deployment, Host, Publish, Resources
-from astro_cli.releases import Release
-from astro_cli.workers import WorkerGroup
+from astro_cli.domain.deployments import Deployment, Host, Publish, Resources
+from astro_cli.domain.releases import Release
+from astro_cli.domain.workers import WorkerGroup
 
 NAMES = stack.Names("abcdef123456", "My Shop!", "prod")
 SECRETS = {

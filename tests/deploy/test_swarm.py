@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from astro_cli.deploy.swarm_nodes import Nodes
-from astro_cli.deployments import Deployment
-from astro_cli.deployments import Host as Address
-from astro_cli.errors import TargetError
+from astro_cli.domain.deployments import Deployment
+from astro_cli.domain.deployments import Host as Address
+from astro_cli.foundation.errors import TargetError
 from tests.deploy.clustered import Clustered
 from tests.deploy.deployed import NAME, PORT, Poller
 from tests.deploy.registry_server import PASSWORD

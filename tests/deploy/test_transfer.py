@@ -15,7 +15,7 @@ import pytest
 from astro_cli.deploy.ssh import SshConnection
 from astro_cli.deploy.swarm_api import SwarmApi
 from astro_cli.deploy.transfer import transfer
-from astro_cli.errors import AstroError, TargetError
+from astro_cli.foundation.errors import AstroError, TargetError
 from astro_cli.runtime.docker_api import DockerApi
 from astro_cli.runtime.endpoint import Endpoint
 from tests.deploy.fakes import RecordingReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from astro_cli.commands.deployment import _name_and_release
-from astro_cli.errors import UsageError
+from astro_cli.foundation.errors import UsageError
 
 
 @pytest.mark.parametrize(

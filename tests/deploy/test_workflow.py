@@ -11,10 +11,10 @@ import pytest
 from astro_cli.deploy.dag_bundle import pack
 from astro_cli.deploy.kubernetes_diff import Difference
 from astro_cli.deploy.target import RollError, Secrets, ServiceState, State, StrandedError, Unfinished
-from astro_cli.deployment import BARRIER, Built, Deployer, DeployOptions, services_of
-from astro_cli.deployments import Deployment, Host
-from astro_cli.errors import AstroError, Interrupted, TargetError, UsageError
+from astro_cli.domain.deployments import Deployment, Host
+from astro_cli.foundation.errors import AstroError, Interrupted, TargetError, UsageError
 from astro_cli.runtime.engine import LogLine, LogQuery
+from astro_cli.workflows.deployment import BARRIER, Built, Deployer, DeployOptions, services_of
 from tests.deploy.fakes import RecordingReport
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.deploy.dag_bundle import Bundle
-    from astro_cli.releases import Release
+    from astro_cli.domain.releases import Release
 
 DEPLOYMENT = Deployment("prod", (Host("ssh://vm", "vm"),))
 OPTIONS = DeployOptions(who="me@here", now="2026-11-22T18:00:00+00:00")

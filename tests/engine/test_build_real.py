@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
-from astro_cli import build_context, host_settings, image
-from astro_cli import labels as marks
-from astro_cli.errors import AstroError, ProjectError
+from astro_cli.domain import build_context, host_settings, image
+from astro_cli.foundation import labels as marks
+from astro_cli.foundation.errors import AstroError, ProjectError
 from astro_cli.runtime.build import BuildEvent, BuildRequest, BuildResult, build
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def engine_request(target: str, name: str) -> BuildRequest:
     images = REPO / "images"
     return BuildRequest(
         dockerfile=(images / "Dockerfile").read_text(),
-        files=build_context.engine_context(images, REPO / "astro_cli/runtime/supervisor.py"),
+        files=build_context.engine_context(images, REPO / "astro_cli"),
         tags=(name,),
         target=target,
         labels=image.engine_labels("0.1.0", AIRFLOW, (images / "migrations.json").read_text()),

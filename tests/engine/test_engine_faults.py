@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import docker
 import pytest
 
-from astro_cli.airflow import DEFAULT_VERSION
-from astro_cli.image import engine_image, postgres_image
+from astro_cli.domain.airflow import DEFAULT_VERSION
+from astro_cli.domain.image import engine_image, postgres_image
 from tests.deploy.host import Host, missing
 from tests.engine.astro import COMMAND, Astro, environment, wait_for
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import docker
 import docker.errors
 
-from astro_cli import labels
-from astro_cli.doctor import CHECKS, Place, examine
-from astro_cli.leftovers import Leftovers
+from astro_cli.domain.settings import load_settings
+from astro_cli.foundation import labels
 from astro_cli.runtime.docker import DockerEngine
-from astro_cli.settings import load_settings
+from astro_cli.workflows.doctor import CHECKS, Place, examine
+from astro_cli.workflows.leftovers import Leftovers
 from tests.fakes import SilentReport
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from astro_cli.deploy import kubernetes_objects, stack
-from astro_cli.deployments import KUBERNETES, Deployment, Publish, Resources, Storage
-from astro_cli.releases import Release
+from astro_cli.domain.deployments import KUBERNETES, Deployment, Publish, Resources, Storage
+from astro_cli.domain.releases import Release
 
 NAMES = stack.Names("abcdef123456", "My Shop!", "prod")
 BUNDLED = {

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from astro_cli.deploy.kubernetes_api import KubernetesApi, RefusedError, connect, refusal
-from astro_cli.deployments import KUBERNETES, Deployment
-from astro_cli.errors import AstroError, TargetError
+from astro_cli.domain.deployments import KUBERNETES, Deployment
+from astro_cli.foundation.errors import AstroError, TargetError
 from tests.kubernetes.fakes import FakeChannel, FakeCluster
 
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}

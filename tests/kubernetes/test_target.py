@@ -11,7 +11,7 @@ from astro_cli.deploy import kubernetes_lock
 from astro_cli.deploy.kubernetes import KubernetesTarget, RegistryDoor
 from astro_cli.deploy.kubernetes_api import KubernetesApi
 from astro_cli.deploy.swarm_lock import this_machine
-from astro_cli.errors import AstroError, LockedError, TargetError
+from astro_cli.foundation.errors import AstroError, LockedError, TargetError
 from tests.kubernetes.fakes import FakeCluster
 from tests.kubernetes.rendered import NAMES, PLAIN
 

@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from astro_cli.errors import AstroError, EngineError, ProjectError
-from astro_cli.host_settings import HostSettings
+from astro_cli.domain.host_settings import HostSettings
+from astro_cli.foundation.errors import AstroError, EngineError, ProjectError
 from astro_cli.runtime import build as building
 from astro_cli.runtime.build import BuildEvent, BuildRequest
 from astro_cli.runtime.buildkit import Log, Status, Vertex, decode_trace

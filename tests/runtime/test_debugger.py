@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from astro_cli.runtime import debugger
+from astro_cli.runtime.inside import debugger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

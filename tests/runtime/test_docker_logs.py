@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from astro_cli.errors import EngineError
+from astro_cli.foundation.errors import EngineError
 from astro_cli.runtime import docker_logs
 from astro_cli.runtime.engine import LogQuery
 from astro_cli.runtime.engine_http import EngineReader

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from astro_cli.errors import EngineError
+from astro_cli.foundation.errors import EngineError
 from astro_cli.runtime.endpoint import find_endpoint
 
 

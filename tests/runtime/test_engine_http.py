@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from astro_cli.errors import EngineError
+from astro_cli.foundation.errors import EngineError
 from astro_cli.runtime.endpoint import Endpoint
 from astro_cli.runtime.engine_http import EngineReader, NotFound, unreachable
 from tests.fake_engine import EMPTY_ENGINE, FakeEngine, SilentEngine

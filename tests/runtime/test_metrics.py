@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from astro_cli.project_services import Health
-from astro_cli.runtime import standins
+from astro_cli.domain.project_services import Health
+from astro_cli.runtime.inside import standins
 from astro_cli.runtime.service_health import is_well
 from tests.engine.astro import wait_for
 from tests.fake_runs import FakeClock
 from tests.free_port import free_port
 
 if TYPE_CHECKING:
-    from astro_cli.runtime.standins.metrics import Store
+    from astro_cli.runtime.inside.standins.metrics import Store
 
 PROGRAM = Path(standins.__file__).parent / "metrics.py"
 
@@ -33,7 +33,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def store(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.syspath_prepend(PROGRAM.parent)  # the programs find each other there
-    from astro_cli.runtime.standins.metrics import Store
+    from astro_cli.runtime.inside.standins.metrics import Store
 
     return Store(clock.monotonic)
 
@@ -87,7 +87,7 @@ def test_names_made_to_break_out_of_the_text_do_not(store: Store):
 
 
 def test_there_is_a_bound_to_what_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("astro_cli.runtime.standins.metrics.MOST_SERIES", 2)
+    monkeypatch.setattr("astro_cli.runtime.inside.standins.metrics.MOST_SERIES", 2)
     store.take(b"a:1|c\nb:1|c\nc:1|c\na:1|c")
     assert [each["total"] for each in store.as_data()["counters"]] == [2.0, 1.0]
     assert "astro_metrics_dropped_total 1\n" in store.as_text()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from astro_cli.domain.settings import load_settings
 from astro_cli.runtime.docker import IMAGE_UID, DockerEngine
-from astro_cli.settings import load_settings
 from tests.fake_engine import EMPTY_ENGINE, FakeEngine
 
 OF_ROOT = {"SecurityOptions": ["name=seccomp,profile=default"], "Rootless": False}

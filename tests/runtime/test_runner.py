@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from astro_cli.runtime import runner
+from astro_cli.runtime.inside import runner
 
 SOURCE = Path(runner.__file__)
 

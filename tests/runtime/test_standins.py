@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from astro_cli.project_services import Health
-from astro_cli.runtime import standins
+from astro_cli.domain.project_services import Health
+from astro_cli.runtime.inside import standins
 from astro_cli.runtime.service_health import are_well, is_well
 from tests.free_port import free_port
 

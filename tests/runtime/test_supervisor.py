@@ -18,8 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from astro_cli.runtime import supervisor
-from astro_cli.runtime.supervisor import LineBuffer, Service, component_health, judge_revisions, parse_health
+from astro_cli.runtime.inside import supervisor
+from astro_cli.runtime.inside.supervisor import (
+    LineBuffer,
+    Service,
+    component_health,
+    judge_revisions,
+    parse_health,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

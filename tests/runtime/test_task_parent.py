@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from astro_cli.runtime import task_parent
+from astro_cli.runtime.inside import task_parent
 
 
 class Late(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from astro_cli.runtime.standins.this_machine import asgi, refusal, wsgi
+from astro_cli.runtime.inside.standins.this_machine import asgi, refusal, wsgi
 
 OURS = (
     "localhost",

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from astro_cli.project_init import init_project
-from astro_cli.scaffold import list_templates, no_template, own_template
+from astro_cli.domain.scaffold import list_templates, no_template, own_template
+from astro_cli.workflows.project_init import init_project
 
 ROUTES = "services/stub/routes.yaml"
 EACH = {"README.md", ".astro/config.yaml", "requirements.txt", "airflow_settings.yaml", ROUTES}

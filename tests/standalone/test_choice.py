@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from astro_cli.app import App
-from astro_cli.console import Console
-from astro_cli.errors import UsageError
-from astro_cli.state import SandboxState
+from astro_cli.domain.state import SandboxState
+from astro_cli.foundation.console import Console
+from astro_cli.foundation.errors import UsageError
 from tests.fake_engine import FakeEngine
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ def ends_often():
 ends_often()
 """
 SELDOM = "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL=600"
-"""So long a worker sleeps that does not see its task end (see `runtime/task_parent.py`)."""
+"""So long a worker sleeps that does not see its task end (see `runtime/inside/task_parent.py`)."""
 OBJECTS = """
 airflow:
   variables:

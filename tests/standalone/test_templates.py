@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from astro_cli.scaffold import TEMPLATES, list_templates
+from astro_cli.domain.scaffold import TEMPLATES, list_templates
 from tests.engine.astro import Astro, get, trigger, wait_for_dag, wait_for_run
 from tests.free_port import free_port
 from tests.standalone.merged import merge, own_files

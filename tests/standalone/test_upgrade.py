@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from astro_cli.image import images_folder
+from astro_cli.domain.image import images_folder
 from astro_cli.runtime.trial import Airflow, trial_server
 from astro_cli.runtime.venv import Inputs, Workshop
 from tests.engine.astro import Astro

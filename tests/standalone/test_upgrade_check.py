@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.domain.test_old_idioms import DAG_2018, PLUGIN_2018
 from tests.engine.astro import Astro
-from tests.test_old_idioms import DAG_2018, PLUGIN_2018
 
 
 def test_old_code_outside_of_a_project_is_refused_with_file_line_and_the_modern_way(

@@ -1,0 +1,1 @@
+"""Values and decisions, without side effects: what a project, a stack, an image, a release is."""

@@ -1,0 +1,119 @@
+"""What an image is called, what it is labelled with, and when it must be built. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from astro_cli.domain.airflow import POSTGRES_MAJOR
+from astro_cli.domain.build_context import fingerprint
+from astro_cli.foundation import labels
+from astro_cli.foundation.hashing import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from astro_cli.domain.build_context import ContextFile
+    from astro_cli.domain.host_settings import HostSettings
+
+_PACKAGE = Path(__file__).parents[1]
+_FROM_ENGINE = re.compile(r"\s*FROM\s+(?:--\S+\s+)*localhost/astro/airflow:(\S+)", re.IGNORECASE)
+
+
+def images_folder() -> Path:
+    """The folder of the engine's Dockerfile and lock: in the installed package, or beside it in a checkout."""
+    inside = _PACKAGE / "images"
+    return inside if inside.is_dir() else _PACKAGE.parent / "images"
+
+
+def dockerfile_version(dockerfile: str) -> str | None:
+    """The Airflow version that a Dockerfile's FROM line asks the engine image for; None with another base."""
+    found = (_FROM_ENGINE.match(line) for line in dockerfile.splitlines())
+    return next((match.group(1) for match in found if match), None)
+
+
+def engine_image(airflow_version: str) -> str:
+    """The name of the engine image for an Airflow version."""
+    return f"localhost/astro/airflow:{airflow_version}"
+
+
+def postgres_image(airflow_version: str) -> str:
+    """The name of the metadata-database image whose cluster is migrated for an Airflow version."""
+    return f"localhost/astro/postgres:{POSTGRES_MAJOR}-airflow{airflow_version}"
+
+
+SERVICES_IMAGE = "localhost/astro/services:latest"
+"""The name of the image behind the services that astro brings for a project's pipelines."""
+
+BROKER_IMAGE = "localhost/astro/broker:latest"
+"""The name of the image of the Redis between a sandbox's scheduler and its Celery workers."""
+
+PROXY_IMAGE = "localhost/astro/proxy:latest"
+"""The name of the image that stands in front of a deployment's api-servers."""
+
+
+def project_image(project_id: str, inputs_hash: str) -> str:
+    """The name of a project's image: one tag for each state of its inputs."""
+    return f"localhost/astro/project-{project_id.lower()}:{inputs_hash[:12]}"
+
+
+def kubernetes_dockerfile(base: str, user: str) -> str:
+    """Builds what Airflow's KubernetesExecutor needs on top of another image, unless that brings its own.
+
+    Args:
+        user: the other image's.
+    """
+    python = "/opt/venv/bin/python"
+    options = f"--python {python} --no-deps --require-hashes --compile-bytecode"
+    install = f"uv pip install {options} -r /tmp/kubernetes.lock"
+    return (
+        f"FROM {base}\nUSER root\nCOPY kubernetes.lock /tmp/kubernetes.lock\n"
+        f"RUN {python} -c 'import airflow.providers.cncf.kubernetes' 2>/dev/null"
+        f' || UV_CACHE_DIR="${{ASTRO_BUILD_CACHE:-/tmp}}/uv" UV_LINK_MODE=copy {install}\n'
+        f"USER {user}\n"
+    )
+
+
+def engine_labels(version: str, airflow_version: str, migrations: str) -> dict[str, str]:
+    """The labels of both images of `images/Dockerfile`.
+
+    Args:
+        version: of astro.
+        airflow_version: that the lock pins.
+        migrations: the text of `images/migrations.json`.
+    """
+    return {
+        labels.ASTRO_VERSION: version,
+        labels.AIRFLOW_VERSION: airflow_version,
+        labels.MIGRATION_HEADS: ",".join(sorted(json.loads(migrations)["heads"])),
+    }
+
+
+def inputs_hash(
+    dockerfile: str,
+    files: Iterable[ContextFile],
+    *,
+    engine_image_id: str,
+    settings: HostSettings,
+    arguments: Mapping[str, str] | None = None,
+    mounted: Sequence[str] = (),
+) -> str:
+    """A hash that changes exactly when a build could give another image.
+
+    Args:
+        dockerfile: its text as the user wrote it.
+        files: the context; large files count by size and time.
+        engine_image_id: of the image that the project's starts from.
+        settings: of the host.
+        arguments: build arguments of the project.
+        mounted: folders that a sandbox mounts over the image's, whose content therefore needs no build.
+    """
+    skipped = tuple(f"{folder.strip('/')}/" for folder in mounted)
+    head = json.dumps([dockerfile, engine_image_id, settings.digest(), sorted((arguments or {}).items())])
+    parts = (
+        (file.name.encode(), fingerprint(file)) for file in files if not f"{file.name}/".startswith(skipped)
+    )
+    return digest(chain([(b"", head.encode())], parts))

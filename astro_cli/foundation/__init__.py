@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, paths, processes, files, waiting. Knows nothing of Airflow."""

@@ -1,0 +1,1 @@
+"""What runs beside Airflow, under its Python: the standard library alone, nothing of astro_cli."""

@@ -1,0 +1,1 @@
+"""Ordered steps over the adapters, which they know by their Protocols."""
