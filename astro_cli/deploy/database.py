@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from astro_cli.domain.image import images_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 HEADS = (
     "psql -qAt \"$DATABASE\" -c 'SELECT 1' >/dev/null; "
@@ -36,6 +36,15 @@ def backup(name: str, drop: Sequence[str]) -> str:
     """Writes the database to a file, then removes other files."""
     script = f'cd /backups; pg_dump --format=custom --file=part "$DATABASE"; mv part {name}'
     return f"{script}; rm -f {' '.join(drop)}" if drop else script
+
+
+BACKUPS = "cd /backups; ls -1"
+"""Lists the files of backups, and what a backup that was cut off has left."""
+
+
+def backups(lines: Iterable[str]) -> tuple[str, ...]:
+    """The names of backups among the lines of `BACKUPS`."""
+    return tuple(sorted(line.strip() for line in lines if line.strip().endswith(".dump")))
 
 
 def restore(name: str) -> str:

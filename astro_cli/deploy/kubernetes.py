@@ -365,6 +365,11 @@ class KubernetesTarget:
         self._run_job(job, "the backup of the metadata database failed")
         return name
 
+    def backups(self, release: Release) -> tuple[str, ...]:
+        """See `Target`."""
+        job = kubernetes_objects.postgres_job(self.names, "backups", release, database.BACKUPS)
+        return database.backups(self._run_job(job, "the backups cannot be listed"))
+
     def restore(self, release: Release, name: str) -> None:
         """Put a backup in the metadata database's place, all of it or nothing."""
         job = kubernetes_objects.postgres_job(self.names, "restore", release, database.restore(name))

@@ -391,6 +391,11 @@ class SwarmTarget:
         self._run_job(spec, "the backup of the metadata database failed")
         return name
 
+    def backups(self, release: Release) -> tuple[str, ...]:
+        """See `Target`."""
+        spec = stack.postgres_job(self.names, "backups", release, self._store.ids(), database.BACKUPS)
+        return database.backups(self._run_job(spec, "the backups cannot be listed"))
+
     def restore(self, release: Release, name: str) -> None:
         """Put a backup in the metadata database's place, all of it or nothing."""
         spec = stack.postgres_job(self.names, "restore", release, self._store.ids(), database.restore(name))

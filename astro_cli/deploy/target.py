@@ -185,6 +185,9 @@ class Target(Protocol):
     def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
         """Write the metadata database to a file on the target, then remove those in `drop`; returns its name."""
 
+    def backups(self, release: Release) -> tuple[str, ...]:
+        """Names of the backups on the target, by name."""
+
     def restore(self, release: Release, name: str) -> None:
         """Put a backup in the metadata database's place; services must be stopped."""
 

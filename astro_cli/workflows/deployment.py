@@ -397,12 +397,22 @@ class Deployer:
             return self._target.backup(release, f"{stamp}.dump")
 
     def restore(self, backup: str, secrets: Secrets, options: DeployOptions) -> None:
-        """Put a backup in the metadata database's place; the services are stopped meanwhile."""
+        """Put a backup in the metadata database's place; the services are stopped meanwhile.
+
+        Raises:
+            UsageError: there is no such backup; nothing was stopped.
+        """
         with self._target.lock("astro deployment restore", options.lock_wait) as lock:
             self._say_unfinished(lock.unfinished)
             release = self._running(self._target.state())
-            self._restore(release, backup, lock)
-            self._run(release, secrets, options, lock)
+            known = self._target.backups(release)
+            if backup not in known:
+                hint = f"there is: {', '.join(known)}" if known else "`astro deployment backup` makes one"
+                raise UsageError(f"there is no backup `{backup}`", hint=hint)
+            try:
+                self._restore(release, backup, lock)
+            finally:  # one that could not be put back has changed nothing
+                self._run(release, secrets, options, lock)
 
     def _run(self, release: Release, secrets: Secrets, options: DeployOptions, lock: Lock) -> None:
         lock.step("start", release=str(release.id))

@@ -107,6 +107,9 @@ class FakeTarget:
         self.dropped = tuple(drop)
         return name
 
+    def backups(self, release: Release) -> tuple[str, ...]:
+        return ("monday.dump", "tuesday.dump")
+
     def restore(self, release: Release, name: str) -> None:
         self._do(f"restore {name}")
         self.heads = "h1"
@@ -589,6 +592,28 @@ def test_with_a_backup_those_go_over_which_no_rollback_leads(target, built):
     assert kept == {"before-release-000003.dump", "before-release-000004.dump"}
     deployer.rollback(3, Secrets(), OPTIONS, restore=True)
     assert "restore before-release-000004.dump" in target.done
+
+
+def test_a_backup_that_is_not_there_stops_nothing(deployer, target, built):
+    deployer.deploy(built, Secrets(), OPTIONS)
+    target.done.clear()
+
+    with pytest.raises(UsageError, match=r"no backup `x; rm -rf /`") as error:
+        deployer.restore("x; rm -rf /", Secrets(), OPTIONS)
+
+    assert error.value.hint == "there is: monday.dump, tuesday.dump"
+    assert target.done == ["lock", "unlock"]
+
+
+def test_after_a_backup_that_cannot_be_put_back_the_services_run_again(deployer, target, built):
+    deployer.deploy(built, Secrets(), OPTIONS)
+    target.done.clear()
+    target.fails["restore monday.dump"] = AstroError("damaged")
+
+    with pytest.raises(AstroError, match="damaged"):
+        deployer.restore("monday.dump", Secrets(), OPTIONS)
+
+    assert target.done[:5] == ["lock", "remove services", "restore monday.dump", "base", "roll all to 1"]
 
 
 def test_a_deploy_ends_when_new_runs_have_the_new_code(deployer, target, built):
