@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import docker
 import httpx
 import pytest
 
@@ -34,9 +35,15 @@ def nodes(lab: Lab, *hosts: Host) -> Nodes:
 
 
 def roles(host: Host) -> dict[str, str]:
-    """The nodes of a manager's swarm that are ready, by name, with what they say of being a manager."""
+    """The nodes of a manager's swarm that are ready, by name, with what they say of being a manager.
+
+    None while the managers have no leader.
+    """
     with host.engine() as engine:
-        found = [each.attrs for each in engine.nodes.list()]
+        try:
+            found = [each.attrs for each in engine.nodes.list()]
+        except docker.errors.APIError:
+            return {}
     return {
         each["Description"]["Hostname"]: "leader"
         if (each.get("ManagerStatus") or {}).get("Leader")
@@ -164,6 +171,7 @@ def test_a_release_whose_workers_die_is_taken_back_whole(cluster: Clustered):
 @pytest.mark.long
 def test_a_node_that_cannot_pull_is_named_and_nothing_is_touched(cluster: Clustered):
     third = cluster.lab.hosts[2]
+    cluster.wait_whole()
     before, releases = cluster.everywhere(), cluster.releases()
     trust = third.root / "etc/docker/certs.d" / cluster.lab.registry.host / "ca.crt"
     trust.rename(trust.with_name("gone"))
@@ -171,7 +179,8 @@ def test_a_node_that_cannot_pull_is_named_and_nothing_is_touched(cluster: Cluste
     try:
         error = cluster.deploy(code=7)
         assert f"{third.name} cannot pull" in error["message"]
-        assert (cluster.everywhere(), cluster.releases()) == (before, releases)
+        wait_for(lambda: cluster.everywhere() == before)  # those that pulled end
+        assert cluster.releases() == releases
         wrong = {**cluster.astro.environ, "ASTRO_REGISTRY_PASSWORD": f"{PASSWORD} no longer"}
         error = type(cluster.astro)(cluster.astro.folder, wrong).json("deploy", NAME, code=7)
         assert cluster.lab.registry.host in error["message"]
@@ -254,7 +263,7 @@ def test_a_deploy_without_the_node_of_the_database_is_refused_in_a_sentence(clus
     data.cut()
     try:
         other = next(host for host in cluster.lab.hosts if host is not data)
-        wait_for(lambda: data.name not in roles(other))
+        wait_for(lambda: data.name not in (found := roles(other)) and found)
         assert cluster.ps()["worker"]["wanted"] == 3, "another manager answers"
         error = cluster.deploy(code=7)
         assert error["message"] == f"{data.name} is down, and the metadata database is there"
