@@ -7,6 +7,7 @@ which are understood as well.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import tempfile
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 BUILT_DOCKERFILE = ".astro.Dockerfile"
 DETAIL_LINES = 20
+SETTINGS_KIND = "build-settings"
+FORGOTTEN = "1h"
+"""Age at which the settings of a build are nobody's any more, as the Engine API writes times."""
 
 
 class Response(Protocol):
@@ -211,6 +215,7 @@ def _attempt(
         finally:
             if brought:
                 _remove_quietly(client, f"{url}/images/{brought}")
+                _remove_forgotten(client, url)
     if report.error is None and not report.image_id:
         raise ConnectionError("the build ended without a result")
     if report.error is not None:
@@ -240,7 +245,7 @@ def _bring_settings(client: BuildClient, url: str, settings: HostSettings, name:
             params={
                 "fromSrc": "-",
                 "repo": name,  # with its tag: Podman overlooks a separate one
-                "changes": f"LABEL {labels.KIND}=build-settings",
+                "changes": f"LABEL {labels.KIND}={SETTINGS_KIND}",
             },
             headers={"Content-Type": "application/tar"},
             timeout=None,
@@ -255,6 +260,15 @@ def _bring_settings(client: BuildClient, url: str, settings: HostSettings, name:
 def _remove_quietly(client: BuildClient, url: str) -> None:
     with suppress(OSError):  # the engine is gone; the build says so
         client.delete(url, params={"force": "1"}, timeout=30)
+
+
+def _remove_forgotten(client: BuildClient, url: str) -> None:
+    """Remove the settings that a killed build has left; one that is still at work brings its own once more."""
+    filters = {"label": [f"{labels.KIND}={SETTINGS_KIND}"], "dangling": ["false"], "until": [FORGOTTEN]}
+    with suppress(OSError):
+        client.post(
+            f"{url}/images/prune", data=io.BytesIO(), params={"filters": json.dumps(filters)}, timeout=30
+        )
 
 
 def _message(response: Response) -> str:

@@ -169,13 +169,13 @@ def test_a_build_tells_steps_and_whole_lines_in_order() -> None:
     assert "  two\n" in text
 
 
-def test_settings_are_brought_before_a_build_and_removed_by_id_after_it() -> None:
+def test_settings_are_brought_before_a_build_and_removed_by_id_after_it_with_forgotten_ones() -> None:
     engine = FakeEngine([IMAGE])
     settings = HostSettings(ca_bundle=b"x")
 
     run(engine, BuildRequest("FROM x\n", (), ("t",), settings=settings))
 
-    assert engine.asked == ["/images/create", "/build", f"DELETE /images/{SETTINGS_ID}"]
+    assert engine.asked == ["/images/create", "/build", f"DELETE /images/{SETTINGS_ID}", "/images/prune"]
 
 
 def test_the_helpers_last_line_is_the_message() -> None:
