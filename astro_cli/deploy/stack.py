@@ -33,6 +33,7 @@ AIRFLOW_USER, AIRFLOW_UID, POSTGRES_UID = f"{airflow.UID}:0", str(airflow.UID), 
 GRACE_SECONDS = 30
 START_SECONDS = 600
 """A busy machine is slow, not dead: how long a service may take to start is for `--wait` to say."""
+DATA_FOLDER, POSTGRES_ENTRY = "/var/lib/postgresql/data", "/usr/local/bin/postgres-entrypoint"
 DAGS_FOLDER = "/run/astro/dags"
 """Where containers see the published versions of the DAGs."""
 TMP_BYTES = 256 * 1024**2
@@ -351,11 +352,11 @@ def postgres_service(
     Args:
         config: name and id of the engine's config that holds the server's settings.
     """
-    container = {
+    container: dict[str, Any] = {
         "Image": release.companions["postgres"],
         "Labels": names.labels,
         "User": f"{POSTGRES_UID}:{POSTGRES_UID}",
-        "Mounts": [_volume(names, "database", "/var/lib/postgresql/data")],
+        "Mounts": [_volume(names, "database", DATA_FOLDER)],
         "Secrets": [_secret(PASSWORD, "/run/astro/password", release, ids, POSTGRES_UID)],
         "Configs": [_config(config, "/etc/postgresql/postgresql.conf")],
         "CapabilityDrop": ["ALL"],
@@ -368,6 +369,11 @@ def postgres_service(
             "StartPeriod": 60 * SECOND,
         },
     }
+    if is_spread(release):
+        # A node that was cut off starts its new task while the old one still runs, and in another container neither
+        # sees the other: both would write to the same files.
+        container["Command"] = ["flock", "--no-fork", f"{DATA_FOLDER}/astro.lock", POSTGRES_ENTRY]
+        container["Healthcheck"]["StartPeriod"] = START_SECONDS * SECOND
     _make_read_only(container)
     made = _service(
         names, POSTGRES, container, release=None, limits=release.configuration["resources"].get(POSTGRES)

@@ -328,6 +328,13 @@ def test_database_broker_and_backups_are_where_their_data_is():
     assert "Placement" not in stack.postgres_job(NAMES, "backup", release(), IDS, "true")["TaskTemplate"]
 
 
+def test_two_tasks_of_the_database_never_write_to_one_volume():
+    made = stack.postgres_service(NAMES, spread_release(), SPREAD_IDS, config=("c", "i"))
+    assert container(made)["Command"][:2] == ["flock", "--no-fork"]
+    alone = stack.postgres_service(NAMES, release(), IDS, config=("c", "i"))
+    assert "Command" not in container(alone), "a single node cannot be cut off from itself"
+
+
 def test_with_a_database_of_ones_own_the_broker_may_be_anywhere():
     made = spread_release(replace(SPREAD, database="secret:DATABASE_URL"))
     assert "Placement" not in stack.broker_service(NAMES, made, SPREAD_IDS)["TaskTemplate"]
