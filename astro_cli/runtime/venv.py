@@ -422,6 +422,11 @@ class Workshop:
                 hint="connect to it (UV_INDEX_URL names another one), then try again",
                 details=done.lines[-5:],
             )
+        if "No space left on device" in " ".join(done.output.split()):  # uv breaks its lines
+            raise AstroError(
+                f"the disk is full: there is no room in {cache_dir()} or in uv's own cache",
+                hint="free some space (`astro clean` shows what nothing uses any more), then try again",
+            )
         raise AstroError(
             f"`uv {' '.join(arguments[:2])}` failed with exit code {done.code}",
             hint="see the lines above",
