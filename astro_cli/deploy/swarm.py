@@ -532,7 +532,7 @@ class SwarmTarget:
         self._remove_proxy()
         for name in (stack.BROKER, stack.POSTGRES):
             self.api.remove_service(self.names.of(name))
-        self._wait_gone([stack.BROKER, stack.POSTGRES], lock)
+        self._wait_gone([stack.BROKER, stack.POSTGRES, PROXY], lock)
 
     def _wait_gone(self, services: Sequence[str], lock: Lock) -> None:
         """Wait until no container of these services is left; an engine ends them after their tasks."""
