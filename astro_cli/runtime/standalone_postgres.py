@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 NOBODY = 65534
+VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+"""What the server is given of the environment, whose rest is Airflow's and holds secrets."""
 DATABASE = "airflow"
 DEFAULT_PORT = 5432
 READY_SECONDS = 30.0
@@ -105,17 +107,20 @@ def serve(config: ServerConfig) -> None:
     access = data.parent / "pg_hba.conf"
     access.write_text(ACCESS, encoding="ascii")
     drop_root()
+    environ = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     server = [f"{config['postgres']}/bin/postgres", "-D", config["data"]]
     options = {**OPTIONS, "hba_file": str(access), "ident_file": os.devnull}
-    _set_password(server, options, data, config["password"])
+    _set_password(server, options, data, config["password"], environ)
     options["unix_socket_directories"] = config["socket"]
     options["listen_addresses"] = "127.0.0.1" if config["port"] else ""
     options["port"] = str(port)
     die_with_parent(parent)
-    os.execv(server[0], [*server, *_flags(options)])  # noqa: S606
+    os.execve(server[0], [*server, *_flags(options)], environ)  # noqa: S606
 
 
-def _set_password(server: Sequence[str], options: dict[str, str], data: Path, password: str) -> None:
+def _set_password(
+    server: Sequence[str], options: dict[str, str], data: Path, password: str, environ: dict[str, str]
+) -> None:
     """Set the role's password before anybody can connect; a hash in the data folder says that it is set."""
     mark = data / "astro-password.sha256"
     # The role may make others: the warehouse of a project's pipelines has its own.
@@ -130,6 +135,7 @@ def _set_password(server: Sequence[str], options: dict[str, str], data: Path, pa
         capture_output=True,
         text=True,
         check=False,
+        env=environ,
     )
     # Single-user mode exits with 0 even if the statement fails: its words tell.
     if done.returncode or any(word in done.stderr for word in ("ERROR:", "FATAL:", "PANIC:")):
