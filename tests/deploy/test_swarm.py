@@ -59,6 +59,7 @@ def leave_swarms(lab: Lab) -> None:
             engine.swarm.leave(force=True)
 
 
+@pytest.mark.long
 def test_bare_hosts_become_one_swarm_and_nothing_is_done_while_one_cannot_be_reached(lab: Lab):
     first, second, third = lab.hosts
     third.stop_sshd()
