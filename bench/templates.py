@@ -38,9 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=("docker", "standalone"), default="standalone")
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("templates", nargs="*", choices=[*FIRST, []], default=list(FIRST))
+    parser.add_argument("templates", nargs="*", choices=[*FIRST, []], default=[])
     options = parser.parse_args()
-    figures = {name: measure(name, options.engine) for name in options.templates}
+    figures = {name: measure(name, options.engine) for name in options.templates or FIRST}
     print(json.dumps(figures, indent=2))
     for name in figures if options.write else ():
         write(name, figures[name]["first_run"])

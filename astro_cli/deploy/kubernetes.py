@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy import (
     database,
-    kubernetes_lock,
     kubernetes_objects,
     kubernetes_pods,
     kubernetes_rights,
@@ -21,6 +20,9 @@ from astro_cli.deploy import (
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, RegistryStore
 from astro_cli.deploy.kubernetes_api import CONFLICT, FORBIDDEN, KINDS, NOT_FOUND, RefusedError, selector
 from astro_cli.deploy.kubernetes_diff import differences
+from astro_cli.deploy.kubernetes_lock import NAME as LOCK_LEASE
+from astro_cli.deploy.kubernetes_lock import LeaseStore
+from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
 from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.domain.airflow import ADMIN, API_PORT, AUTH_MANAGER, DEPLOYED_CODE
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.kubernetes_api import KubernetesApi
     from astro_cli.deploy.kubernetes_diff import Difference
+    from astro_cli.deploy.lock import HeldLock
     from astro_cli.deploy.registry import Credentials, Registry
     from astro_cli.deploy.target import Lock, Secrets, Unfinished
     from astro_cli.domain.deployments import Deployment
@@ -92,7 +95,8 @@ class KubernetesTarget:
         self._deployment = deployment
         self._registry = registry
         self._store = SecretStore(_SecretDoor(api, self._mine), names)
-        self._held: kubernetes_lock.KubernetesLock | None = None
+        self._held: HeldLock | None = None
+        self._lock = LeaseStore(api, names)
 
     # looking
 
@@ -141,7 +145,7 @@ class KubernetesTarget:
         ]
         order = [stack.POSTGRES, *(service.name for service in stack.airflow_services())]
         rows.sort(key=lambda row: order.index(row.name) if row.name in order else len(order))
-        return State(self._releases(), tuple(rows), kubernetes_lock.holder(self.api))
+        return State(self._releases(), tuple(rows), lock_holder(self._lock))
 
     def _releases(self) -> tuple[Release, ...]:
         found = self.api.list("ConfigMap", f"{self._mine},{labels.KIND}={kubernetes_objects.RECORD}")
@@ -212,7 +216,7 @@ class KubernetesTarget:
     # lock and records
 
     @contextmanager
-    def lock(self, purpose: str, wait: float) -> Iterator[kubernetes_lock.KubernetesLock]:
+    def lock(self, purpose: str, wait: float) -> Iterator[HeldLock]:
         """Hold the deployment; its namespace is made if there is none."""
         if self._namespace() is None:
             try:
@@ -222,7 +226,7 @@ class KubernetesTarget:
                 if exc.status != CONFLICT:  # else somebody was faster
                     raise
             self.check()
-        with kubernetes_lock.hold(self.api, self.names, purpose, wait) as held:
+        with hold_lock(self._lock, purpose, wait) as held:
             self._held = held
             yield held
 
@@ -232,7 +236,7 @@ class KubernetesTarget:
 
     def unlock(self) -> Unfinished | None:
         """Take the lock away from whoever has it; what was begun under it, or None when it was free."""
-        return kubernetes_lock.release(self.api)
+        return break_lock(self._lock)
 
     # what a release stands on
 
@@ -690,7 +694,7 @@ def _is_standard(resource: str, thing: Mapping[str, Any]) -> bool:
         (resource == "serviceaccounts" and name == "default")
         or (resource == "configmaps" and name == "kube-root-ca.crt")
         or (resource == "secrets" and kind == "kubernetes.io/service-account-token")
-        or (resource == "leases" and name == kubernetes_lock.NAME)
+        or (resource == "leases" and name == LOCK_LEASE)
     )
 
 

@@ -1,65 +1,77 @@
-"""The lock of a deployment on Kubernetes: a Lease, which only one can make.
-
-As on an engine (`swarm_lock`) its holder renews it from every wait, and one that was not renewed for a minute of
-the cluster's own clock, or whose process on this machine is gone, is nobody's any more.
-"""
+"""Where the lock of a deployment lies on Kubernetes: in a Lease, whose annotations are its marks."""
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
-import time
-from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from astro_cli.deploy.kubernetes_api import CONFLICT, NOT_FOUND, RefusedError
 from astro_cli.deploy.kubernetes_objects import LOCK
-from astro_cli.deploy.swarm_lock import (
-    BACKUP,
-    BEAT_SECONDS,
-    LOOK_SECONDS,
-    RELEASE,
-    STALE_SECONDS,
-    STEP,
-    this_machine,
-)
-from astro_cli.deploy.target import StrandedError, Unfinished
-from astro_cli.foundation import labels, process
-from astro_cli.foundation.errors import LockedError, TargetError
+from astro_cli.deploy.lock import STALE_SECONDS, Found, Holder
+from astro_cli.foundation import labels
+from astro_cli.foundation.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from astro_cli.deploy.kubernetes_api import KubernetesApi
     from astro_cli.deploy.stack import Names
 
 NAME = "lock"
-_WHO, _PURPOSE, _MACHINE, _PROCESS = "astro.who", "astro.purpose", "astro.machine", "astro.process"
+_HOLDER = "astro.holder"
 
 
-class KubernetesLock:
-    """A lock that is held; `step` and `beat` raise `LockedError` once somebody has taken it away."""
+class LeaseStore:
+    """See `LockStore`."""
 
-    def __init__(self, api: KubernetesApi, uid: str, unfinished: Unfinished | None) -> None:
+    def __init__(self, api: KubernetesApi, names: Names) -> None:
         self._api = api
-        self._uid = uid
-        self._touched = time.monotonic()
-        self.unfinished = unfinished
+        self._names = names
 
-    def step(self, name: str, **marks: str) -> None:
-        """Write down what begins, and about which `release` and `backup`."""
-        self._mark({STEP: name, **{f"astro.{key}": text for key, text in marks.items()}})
+    def make(self, holder: Holder) -> str | None:
+        """See `LockStore.make`."""
+        now = _written(self._api.now)
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": NAME,
+                "labels": {**self._names.labels, labels.KIND: LOCK},
+                "annotations": {_HOLDER: holder.to_json()},
+            },
+            "spec": {
+                "holderIdentity": holder.who,
+                "leaseDurationSeconds": int(STALE_SECONDS),
+                "acquireTime": now,
+                "renewTime": now,
+            },
+        }
+        try:
+            return str(self._api.create(lease)["metadata"]["uid"])
+        except RefusedError as exc:
+            if exc.status != CONFLICT:
+                raise
+            return None
 
-    def beat(self) -> None:
-        """Renew the lock, at most every few seconds."""
-        if time.monotonic() - self._touched >= BEAT_SECONDS:
-            self._mark({})
+    def find(self) -> Found | None:
+        """See `LockStore.find`."""
+        lease = self._api.get("Lease", NAME)
+        if lease is None:
+            return None
+        head, spec = lease["metadata"], lease["spec"]
+        if (head.get("labels") or {}).get(labels.DEPLOYMENT) != self._names.deployment:
+            raise TargetError(
+                f"the namespace `{self._api.namespace}` has a Lease `{NAME}` of somebody else's",
+                hint="give the deployment a namespace of its own, with `namespace` in `.astro/deployments.yaml`",
+            )
+        renewed = datetime.fromisoformat(spec["renewTime"].replace("Z", "+00:00"))
+        holder = Holder.from_json(head["annotations"][_HOLDER])
+        return Found(head["uid"], holder, head["annotations"], spec["acquireTime"], renewed)
 
-    def _mark(self, notes: Mapping[str, str]) -> None:
+    def touch(self, uid: str, marks: Mapping[str, str]) -> bool:
+        """See `LockStore.touch`."""
         patch = {
-            "metadata": {"uid": self._uid, "annotations": dict(notes)},
+            "metadata": {"uid": uid, "annotations": dict(marks)},
             "spec": {"renewTime": _written(self._api.now)},
         }
         try:
@@ -67,115 +79,16 @@ class KubernetesLock:
         except RefusedError as exc:
             if exc.status not in (NOT_FOUND, CONFLICT):
                 raise
-            raise LockedError(
-                "another run has taken this one's lock, which was not heard of for a minute",
-                hint="nothing more was done here; `astro deployment ps` shows what runs",
-            ) from exc
-        self._touched = time.monotonic()
-
-
-@contextmanager
-def hold(api: KubernetesApi, names: Names, purpose: str, wait: float) -> Iterator[KubernetesLock]:
-    """Hold the lock of a deployment; see `swarm_lock.hold`."""
-    uid, unfinished = _take(api, names, purpose, wait)
-    try:
-        yield KubernetesLock(api, uid, unfinished)
-    except StrandedError:
-        raise
-    except BaseException:
-        with suppress(TargetError):
-            api.delete("Lease", NAME, uid=uid)
-        raise
-    api.delete("Lease", NAME, uid=uid)
-
-
-def holder(api: KubernetesApi) -> str:
-    """Who holds the lock, in words; empty when it is free."""
-    found = api.get("Lease", NAME)
-    return _words(found) if found else ""
-
-
-def release(api: KubernetesApi) -> Unfinished | None:
-    """Take the lock away from whoever has it; returns what was begun, or None when it was free."""
-    found = api.get("Lease", NAME)
-    if found is None:
-        return None
-    api.delete("Lease", NAME)
-    return _unfinished(found)
-
-
-def _take(api: KubernetesApi, names: Names, purpose: str, wait: float) -> tuple[str, Unfinished | None]:
-    deadline = time.monotonic() + wait
-    left: Unfinished | None = None
-    pid = os.getpid()
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    notes = {
-        _WHO: who,
-        _PURPOSE: purpose,
-        _MACHINE: this_machine(),
-        _PROCESS: f"{pid} {process.identity(pid).started}",
-    }
-    while True:
-        lease = {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": NAME, "labels": {**names.labels, labels.KIND: LOCK}, "annotations": notes},
-            "spec": {
-                "holderIdentity": who,
-                "leaseDurationSeconds": int(STALE_SECONDS),
-                "acquireTime": _written(api.now),
-                "renewTime": _written(api.now),
-            },
-        }
-        try:
-            return api.create(lease)["metadata"]["uid"], left
-        except RefusedError as exc:
-            if exc.status != CONFLICT:
-                raise
-        found = api.get("Lease", NAME)
-        if found is None:
-            continue
-        if _is_abandoned(api, found):
-            left = _unfinished(found)
-            api.delete("Lease", NAME, uid=found["metadata"]["uid"])
-            continue
-        if time.monotonic() >= deadline:
-            raise LockedError(
-                f"the deployment is locked: {_words(found)}",
-                hint="wait with `--lock-wait SECONDS`; if that run is gone for good: `astro deployment unlock`",
-            )
-        time.sleep(LOOK_SECONDS)
-
-
-def _is_abandoned(api: KubernetesApi, found: Mapping[str, Any]) -> bool:
-    notes = _notes(found)
-    pid, _, started = notes.get(_PROCESS, "").partition(" ")
-    if notes.get(_MACHINE) == this_machine() and not process.Identity(int(pid), started).is_alive:
+            return False
         return True
-    renewed = datetime.fromisoformat(found["spec"]["renewTime"].replace("Z", "+00:00"))
-    return (api.now - renewed).total_seconds() > STALE_SECONDS
 
+    def remove(self, uid: str) -> None:
+        """See `LockStore.remove`."""
+        self._api.delete("Lease", NAME, uid=uid)
 
-def _notes(found: Mapping[str, Any]) -> Mapping[str, str]:
-    return found["metadata"].get("annotations") or {}
-
-
-def _unfinished(found: Mapping[str, Any]) -> Unfinished:
-    notes = _notes(found)
-    number = notes.get(RELEASE)
-    return Unfinished(
-        who=notes.get(_WHO, "somebody"),
-        purpose=notes.get(_PURPOSE, "something"),
-        step=notes.get(STEP, "begin"),
-        release=int(number) if number else None,
-        backup=notes.get(BACKUP, ""),
-    )
-
-
-def _words(found: Mapping[str, Any]) -> str:
-    left = _unfinished(found)
-    since = str(found["spec"].get("acquireTime", ""))[:19]
-    return f"{left.who} runs `{left.purpose}` since {since} UTC (step: {left.step})"
+    def now(self) -> datetime:
+        """See `LockStore.now`."""
+        return self._api.now
 
 
 def _written(moment: datetime) -> str:

@@ -8,10 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.deploy import database, stack, swarm_lock, swarm_tasks
+from astro_cli.deploy import database, stack, swarm_tasks
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
+from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
 from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
 from astro_cli.deploy.swarm_api import SwarmApi, config_text
+from astro_cli.deploy.swarm_lock import SwarmLockStore
 from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.domain.airflow import ADMIN, AUTH_MANAGER, DEPLOYED_CODE
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.kubernetes_diff import Difference
+    from astro_cli.deploy.lock import HeldLock
     from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.target import Lock, Secrets, Unfinished
     from astro_cli.domain.deployments import Deployment
@@ -85,7 +88,8 @@ class SwarmTarget:
         self._endpoint = endpoint
         self._bring = bring
         self._store = SecretStore(self.api, names)
-        self._held: swarm_lock.SwarmLock | None = None
+        self._held: HeldLock | None = None
+        self._lock = SwarmLockStore(api, names)
 
     # looking
 
@@ -108,7 +112,7 @@ class SwarmTarget:
         ]
         order = [stack.POSTGRES, *(service.name for service in stack.airflow_services())]
         rows.sort(key=lambda row: (order.index(row.name) if row.name in order else len(order), row.name))
-        return State(self._releases(), tuple(rows), swarm_lock.holder(self.api, self.names))
+        return State(self._releases(), tuple(rows), lock_holder(self._lock))
 
     def _releases(self) -> tuple[Release, ...]:
         found = self.api.stored("configs", self._label).values()
@@ -162,10 +166,10 @@ class SwarmTarget:
     # lock and records
 
     @contextmanager
-    def lock(self, purpose: str, wait: float) -> Iterator[swarm_lock.SwarmLock]:
+    def lock(self, purpose: str, wait: float) -> Iterator[HeldLock]:
         """Hold the deployment; the engine becomes a swarm for it if it is none."""
         self._ensure_swarm()
-        with swarm_lock.hold(self.api, self.names, purpose, wait) as held:
+        with hold_lock(self._lock, purpose, wait) as held:
             self._held = held
             yield held
 
@@ -179,7 +183,7 @@ class SwarmTarget:
 
     def unlock(self) -> Unfinished | None:
         """Take the lock away from whoever has it; what was begun under it, or None when it was free."""
-        return swarm_lock.release(self.api, self.names)
+        return break_lock(self._lock)
 
     # what a release stands on
 

@@ -70,6 +70,12 @@ class Astro:
         """Until every service is: one may need a moment, or lose its database and die once more."""
         wait_for(lambda: self.json("airflow", "ps")["healthy"], lambda: self.json("airflow", "ps"))
 
+    def secrets_file(self) -> Path:
+        """Where astro keeps this sandbox's own secrets; others of the same user have theirs beside it."""
+        states = Path(self.environ["HOME"]).rglob("sandboxes/*/state.json")
+        (mine,) = (each for each in states if json.loads(each.read_text()).get("path") == str(self.folder))
+        return mine.with_name("secrets.json")
+
     def write(self, name: str, text: str) -> None:
         """Write a file of the project."""
         path = self.folder / name

@@ -254,7 +254,7 @@ def test_no_secret_is_in_an_image_an_argument_list_or_what_inspect_shows(shop: A
         shown.append(str(container.top()))
         shown.append(str(container.image.history()))
         shown.append(str(container.image.attrs))
-    (kept,) = Path(shop.environ["HOME"]).rglob("secrets.json")
+    kept = shop.secrets_file()
     assert kept.stat().st_mode & 0o777 == 0o600
     for value in json.loads(kept.read_text()).values():
         assert all(value not in text for text in shown)
@@ -266,7 +266,7 @@ def test_no_secret_is_in_an_image_an_argument_list_or_what_inspect_shows(shop: A
 def test_no_layer_of_the_projects_own_holds_a_secret(shop: Astro, url: str, client: Any, tmp_path: Path):
     image = containers(client, shop)["airflow"].image
     below = set(client.images.get("localhost/astro/airflow:3.3.2").attrs["RootFS"]["Layers"])
-    (kept,) = Path(shop.environ["HOME"]).rglob("secrets.json")
+    kept = shop.secrets_file()
     secrets = [CANARY.encode(), *(value.encode() for value in json.loads(kept.read_text()).values())]
     with (tmp_path / "image.tar").open("wb") as stream:
         for piece in image.save():

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from astro_cli.deploy import kubernetes_lock
 from astro_cli.deploy.kubernetes import KubernetesTarget, RegistryDoor
 from astro_cli.deploy.kubernetes_api import KubernetesApi
-from astro_cli.deploy.swarm_lock import this_machine
+from astro_cli.deploy.kubernetes_lock import LeaseStore
+from astro_cli.deploy.lock import HeldLock, Holder, hold_lock, this_machine
 from astro_cli.foundation.errors import AstroError, LockedError, TargetError
 from tests.kubernetes.fakes import FakeCluster
 from tests.kubernetes.rendered import NAMES, PLAIN
@@ -30,16 +30,18 @@ def target(cluster: FakeCluster) -> KubernetesTarget:
     return KubernetesTarget(door(cluster), NAMES, PLAIN, registry)
 
 
-def lease(*, renewed: str = "12:00:30", machine: str = "elsewhere", process: str = "1 2") -> dict[str, Any]:
+def lease(*, renewed: str = "12:00:30", machine: str = "elsewhere", pid: int = 1) -> dict[str, Any]:
     notes = {
-        "astro.who": "jo@far",
-        "astro.purpose": "astro deploy",
+        "astro.holder": Holder("jo@far", "astro deploy", machine, pid, "2").to_json(),
         "astro.step": "roll",
         "astro.release": "4",
     }
-    notes |= {"astro.machine": machine, "astro.process": process}
     spec = {"acquireTime": "2026-11-28T11:00:00.000000Z", "renewTime": f"2026-11-28T{renewed}.000000Z"}
-    return {"metadata": {"uid": "u", "annotations": notes}, "spec": spec}
+    return {"metadata": {"uid": "u", "labels": MINE, "annotations": notes}, "spec": spec}
+
+
+def locks(cluster: FakeCluster) -> LeaseStore:
+    return LeaseStore(door(cluster), NAMES)
 
 
 def test_a_namespace_of_others_is_refused_with_the_way_to_give_it():
@@ -88,7 +90,7 @@ def test_whoever_makes_the_lease_holds_the_lock_and_takes_away_just_that_one():
         {f"POST {LEASES}": (201, lease()), f"DELETE {LEASES}/lock": (200, {}), f"PATCH {LEASES}": (200, {})}
     )
 
-    with kubernetes_lock.hold(door(cluster), NAMES, "astro deploy", 0) as held:
+    with hold_lock(locks(cluster), "astro deploy", 0) as held:
         held.step("roll", release="4")
 
     assert cluster.bodies[1]["metadata"]["annotations"] == {"astro.step": "roll", "astro.release": "4"}
@@ -102,12 +104,12 @@ def test_a_second_one_is_told_who_is_at_work():
     with pytest.raises(
         LockedError, match=r"jo@far runs `astro deploy` since 2026-11-28T11:00:00 UTC .step: roll."
     ):
-        kubernetes_lock._take(door(cluster), NAMES, "astro deploy", 0)
+        hold_lock(locks(cluster), "astro deploy", 0).__enter__()
 
 
 @pytest.mark.parametrize(
     "abandoned",
-    [lease(renewed="11:59:30"), lease(machine=this_machine(), process="4194304 0")],
+    [lease(renewed="11:59:30"), lease(machine=this_machine(), pid=4194304)],
     ids=["not renewed for a minute", "its process here is gone"],
 )
 def test_an_abandoned_lease_goes_to_the_next_with_what_was_begun(abandoned: dict[str, Any]):
@@ -126,9 +128,9 @@ def test_an_abandoned_lease_goes_to_the_next_with_what_was_begun(abandoned: dict
         }
     )
 
-    uid, left = kubernetes_lock._take(door(cluster), NAMES, "astro deploy", 0)
+    with hold_lock(locks(cluster), "astro deploy", 0) as held:
+        left = held.unfinished
 
-    assert uid == "u"
     assert left is not None
     assert (left.step, left.release, left.who) == ("roll", 4, "jo@far")
 
@@ -137,4 +139,14 @@ def test_a_lock_that_was_taken_away_is_told(tmp_path: Path):
     cluster = FakeCluster({f"PATCH {LEASES}": (409, {"message": "uid differs"})})
 
     with pytest.raises(LockedError, match="another run has taken"):
-        kubernetes_lock.KubernetesLock(door(cluster), "u", None).step("roll")
+        HeldLock(locks(cluster), "u", None).step("roll")
+
+
+def test_a_lease_of_somebody_elses_is_no_lock_of_ours():
+    theirs = {"metadata": {"uid": "t", "labels": {"team": "b"}}, "spec": {"holderIdentity": "them"}}
+    cluster = FakeCluster({f"POST {LEASES}": CONFLICT, f"GET {LEASES}/lock": (200, theirs)})
+
+    with pytest.raises(TargetError, match="the namespace `shop` has a Lease `lock` of somebody else's"):
+        hold_lock(locks(cluster), "astro deploy", 0).__enter__()
+
+    assert not [asked for asked in cluster.asked if asked.startswith("DELETE")]

@@ -116,7 +116,7 @@ def url(started: Start) -> str:
 
 def secrets(shop: Astro) -> set[bytes]:
     """What the user planted, and what astro made."""
-    (kept,) = Path(shop.environ["HOME"]).rglob("secrets.json")
+    kept = shop.secrets_file()
     return {CANARY.encode(), *(str(value).encode() for value in json.loads(kept.read_text()).values())}
 
 

@@ -178,7 +178,7 @@ def test_no_credential_of_a_service_is_shown_to_others(
         client.login("me", CANARY)
     for service in ("s3", "http-stub"):
         ask(f"http://127.0.0.1:{port(lab, service)}/raw", Authorization=f"AWS {CANARY}:{CANARY}")
-    (kept,) = Path(lab.environ["HOME"]).rglob("secrets.json")
+    kept = lab.secrets_file()
     made = json.loads(kept.read_text())
     assert "warehouse" in made
     secrets = {CANARY, *made.values()}
