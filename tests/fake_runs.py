@@ -25,6 +25,9 @@ def dag_body(dag_id: str, **changes: Any) -> dict[str, Any]:
         "max_active_runs": 16,
         "max_active_tasks": 16,
         "next_dagrun_run_after": None,
+        "file_token": "token",
+        "last_parsed_time": NOW,
+        "last_parse_duration": 0.1,
         **changes,
     }
 

@@ -60,6 +60,7 @@ def backfill(
     app = obj(ctx)
     console = app.console
     with runs.connect(started(app)) as api:
+        runs.await_dag(api, dag, app.project.root / "dags", console.note)
         dates = runs.backfill_dates(api, request)
         told = {"dag_id": dag, "dry_run": dry_run, "dates": list(dates)}
         if dry_run or not dates:

@@ -63,7 +63,7 @@ def debug(
     """Stop in a task's own code, in a run of the sandbox, and wait there for a debugger (debugpy, DAP)."""
     from astro_cli.foundation.errors import UsageError
     from astro_cli.workflows.debugging import DebugRequest, debug_task, write_ide_file
-    from astro_cli.workflows.runs import connect, parse_conf, parse_date
+    from astro_cli.workflows.runs import await_dag, connect, parse_conf, parse_date
 
     if run is not None and (date is not None or conf is not None):
         raise UsageError(
@@ -99,6 +99,7 @@ def debug(
         _show(console, event, request.task, port, remote)
 
     with connect(sandbox) as api:
+        await_dag(api, request.dag_id, app.project.root / "dags", app.console.note)
         instance = debug_task(app.engine, sandbox.sandbox_id, api, request, on_event)
     told = {event.kind: event.more for event in events}
     console.result(

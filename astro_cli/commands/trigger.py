@@ -72,6 +72,7 @@ def trigger(
     """Start a run of a DAG. With --wait: show its tasks until it ends, and the log of the one that failed."""
     from astro_cli.foundation.errors import Interrupted
     from astro_cli.workflows.runs import (
+        await_dag,
         connect,
         failure_of,
         follow_run,
@@ -87,6 +88,7 @@ def trigger(
     settings = parse_conf(conf)
     logical_date = parse_date(date, "--date") if date else None
     with connect(started(app)) as api:
+        await_dag(api, dag, app.project.root / "dags", console.note)
         run, paused = start_run(
             api, dag, conf=settings, logical_date=logical_date, unpause=unpause, wait=wait
         )

@@ -26,6 +26,7 @@ from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
 from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.domain.airflow import ADMIN, API_PORT, AUTH_MANAGER, DEPLOYED_CODE
+from astro_cli.domain.deployments import CELERY
 from astro_cli.domain.releases import LIVE, kept_releases, read_release
 from astro_cli.foundation import labels
 from astro_cli.foundation.errors import AstroError, TargetError
@@ -143,7 +144,7 @@ class KubernetesTarget:
             for kind in ("Deployment", "StatefulSet")
             for workload in self.api.list(kind, self._mine)
         ]
-        order = [stack.POSTGRES, *(service.name for service in stack.airflow_services())]
+        order = [stack.POSTGRES, stack.BROKER, *(service.name for service in stack.airflow_services())]
         rows.sort(key=lambda row: order.index(row.name) if row.name in order else len(order))
         return State(self._releases(), tuple(rows), lock_holder(self._lock))
 
@@ -195,10 +196,12 @@ class KubernetesTarget:
 
     def _wanted(self, release: Release) -> list[Object]:
         """Every object of a release but secrets and records."""
-        rows = (service for service in stack.airflow_services() if stack.is_part_of(service, release))
         return [
             *kubernetes_objects.base_objects(self.names, release, database.settings()),
-            *(self._rendered(service.name, release, 300.0) for service in rows),
+            *(
+                kubernetes_objects.airflow_deployment(self.names, service, release, 300.0)
+                for service in stack.services_of(release)
+            ),
         ]
 
     def _present(self) -> dict[tuple[str, str], Object]:
@@ -247,7 +250,10 @@ class KubernetesTarget:
     def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
         """Have every secret; the admin gets a password with the first release."""
         own_login = AUTH_MANAGER not in self._deployment.env
-        return self._store.ensure(secrets, login=own_login and first)
+        names, password = self._store.ensure(secrets, login=own_login and first)
+        if self._deployment.executor == CELERY:
+            names |= self._store.ensure_broker()
+        return names, password
 
     def make_keys(self) -> str:
         """See `Target`."""
@@ -287,12 +293,13 @@ class KubernetesTarget:
                 report.step(f"a node pulls {image.partition('@')[0]}")
                 job = kubernetes_objects.image_job(self.names, "pull", image)
                 self._run_job(job, "the image does not run")
+        kept = []
         for each in others:
             if each["kind"] == "StatefulSet":
-                report.step("the metadata database")
+                kept.append(each["metadata"]["name"])
+                report.step("the metadata database" if kept[-1] == stack.POSTGRES else "the broker")
             self._put(each)
-        if stack.PASSWORD in release.secrets:
-            self._wait("StatefulSet", [stack.POSTGRES], None, lock, DATABASE_SECONDS)
+        self._wait("StatefulSet", kept, None, lock, DATABASE_SECONDS)
 
     def _ensure_registry_login(self, secrets: Secrets) -> None:
         login = self._registry.credentials
@@ -437,21 +444,14 @@ class KubernetesTarget:
 
     def roll(self, release: Release, services: Sequence[str], lock: Lock, seconds: float) -> None:
         """Replace services by those of a release, and wait until each of them runs healthy."""
-        named = [service for service in stack.airflow_services() if service.name in services]
-        rows = [service for service in named if stack.is_part_of(service, release)]
-        for service in set(named) - set(rows):
-            self.api.delete("Deployment", service.name)
+        rows = [service for service in stack.services_of(release) if service.name in services]
         for service in rows:
-            wanted = self._rendered(service.name, release, seconds)
+            wanted = kubernetes_objects.airflow_deployment(self.names, service, release, seconds)
             marks = f"{labels.SERVICE}={service.name},{labels.RELEASE}={release.serving}"
             if not self.api.list("Pod", f"{self._mine},{marks}"):  # else it goes back to what still runs
                 self._try_pod(wanted)
             self._put(wanted)
         self._wait("Deployment", [service.name for service in rows], release.serving, lock, seconds)
-
-    def _rendered(self, service: str, release: Release, seconds: float) -> Object:
-        row = next(each for each in stack.airflow_services() if each.name == service)
-        return kubernetes_objects.airflow_deployment(self.names, row, release, seconds)
 
     def _wait(
         self, kind: str, services: Sequence[str], release: int | None, lock: Lock, seconds: float
@@ -508,20 +508,21 @@ class KubernetesTarget:
 
     def remove_services(self) -> None:
         """Remove every service that a release replaces."""
-        for service in stack.airflow_services():
-            self.api.delete("Deployment", service.name)
+        for each in self.api.list("Deployment", self._mine):
+            self.api.delete("Deployment", each["metadata"]["name"])
 
     def stop(self, lock: Lock) -> None:
-        """End every service, and the database last; volumes, secrets and records stay."""
+        """End every service, those that they stand on last; volumes, secrets and records stay."""
         self.remove_services()
-        names = [service.name for service in stack.airflow_services()]
-        self._wait_gone(names, lock)
-        self.api.delete("StatefulSet", stack.POSTGRES)
-        self._wait_gone([stack.POSTGRES], lock)
+        kept = (stack.BROKER, stack.POSTGRES)
+        self._wait_gone(f"{labels.SERVICE},{labels.SERVICE} notin ({','.join(kept)})", lock)
+        for name in kept:
+            self.api.delete("StatefulSet", name)
+        self._wait_gone(f"{labels.SERVICE} in ({','.join(kept)})", lock)
 
-    def _wait_gone(self, services: Sequence[str], lock: Lock) -> None:
-        """Wait until no pod of these services is left; the cluster ends them after their tasks."""
-        while self.api.list("Pod", f"{self._mine},{labels.SERVICE} in ({','.join(services)})"):
+    def _wait_gone(self, pods: str, lock: Lock) -> None:
+        """Wait until none of these pods is left; the cluster ends them after their tasks."""
+        while self.api.list("Pod", f"{self._mine},{pods}"):
             lock.beat()
             time.sleep(LOOK_SECONDS)
 

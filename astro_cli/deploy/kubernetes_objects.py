@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from astro_cli.deploy import stack
 from astro_cli.deploy.dag_bundle import bundle_environment, registry_source
 from astro_cli.domain import airflow
-from astro_cli.domain.deployments import KUBERNETES
+from astro_cli.domain.deployments import KUBERNETES, LOCAL
 from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ MEMORY = {
     "dag-processor": 256,
     "triggerer": 256,
     "janitor": 32,
+    stack.WORKER: 512,
+    stack.BROKER: 32,
     "postgres": 128,
 }
 """MiB that a service needs in any case; by it the cluster chooses a node."""
@@ -56,6 +58,8 @@ _FILES = {
     stack.USER: "user.json",
     stack.LOGIN: "login",
     stack.PASSWORD: "password",
+    stack.BROKER: "broker.json",
+    stack.BROKER_CONFIG: "redis.conf",
     stack.ADDRESS: "address",
 }
 _POSTGRES_DATA = "/var/lib/postgresql/data"
@@ -88,16 +92,23 @@ def base_objects(names: Names, release: Release, settings: str) -> list[Object]:
             _service(names, stack.POSTGRES, 5432),
             _postgres(names, release),
         ]
+    if stack.has_workers(release):
+        found += [
+            _claim(names, stack.BROKER, storage["storage_class"], storage["size"]),
+            _service(names, stack.BROKER, airflow.BROKER_PORT),
+            _broker(names, release),
+        ]
     found.append(_claim(names, "backups", storage["storage_class"], storage["size"]))
     if storage["logs"]:
         found.append(_claim(names, "logs", storage["logs"], storage["size"], mode="ReadWriteMany"))
     found.append(_service(names, stack.API_SERVER, airflow.API_PORT, kind=publish["service"]))
     if publish["ingress"]:
         found.append(_ingress(names, publish))
-    for service in stack.airflow_services():
-        count = configuration["replicas"].get(service.name, 1)
-        if count > 1:
-            found.append(_budget(names, service.name))
+    found += [
+        _budget(names, service.name)
+        for service in stack.services_of(release)
+        if stack.copies(release, service.name) > 1
+    ]
     if configuration["executor"] == KUBERNETES:
         found += [
             *_rights(names, "scheduler", {"pods": _POD_VERBS, "pods/log": ["get"]}),
@@ -123,8 +134,6 @@ def airflow_deployment(names: Names, service: ServiceSpec, release: Release, sec
     Args:
         seconds: that its pods may take to become ready.
     """
-    configuration = release.configuration
-    count = configuration["replicas"].get(service.name, 1)
     marks = {**_labels(names, service.name), labels.RELEASE: str(release.serving)}
     return _object(
         names,
@@ -133,7 +142,7 @@ def airflow_deployment(names: Names, service: ServiceSpec, release: Release, sec
         version="apps/v1",
         labels=marks,
         spec={
-            "replicas": count,
+            "replicas": stack.copies(release, service.name),
             "selector": {"matchLabels": _selector(names, service.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "progressDeadlineSeconds": max(10, int(seconds)),
@@ -162,9 +171,14 @@ def _airflow_pod(names: Names, service: ServiceSpec, release: Release) -> Object
         ]
     if service.health:
         container |= _probes(service.health)
-    container["resources"] = _resources(service.name, configuration["resources"].get(service.name))
-    drains = service.name == "scheduler" and configuration["executor"] != KUBERNETES
-    grace = configuration["drain"] if drains else stack.GRACE_SECONDS + READ_SECONDS
+    is_worker = service.container == stack.WORKER
+    if is_worker:
+        container["args"] = stack.worker_program(service)
+        container["readinessProbe"] = _probe(["test", "-s", stack.WORKER_READY], period=5, failures=1)
+    needs = stack.WORKER if is_worker else service.name
+    container["resources"] = _resources(needs, configuration["resources"].get(service.name))
+    runs_tasks = is_worker or (service.name == "scheduler" and configuration["executor"] == LOCAL)
+    grace = configuration["drain"] if runs_tasks else stack.GRACE_SECONDS + READ_SECONDS
     volumes = _airflow_volumes(release)
     account = "airflow"
     if configuration["executor"] == KUBERNETES and service.name in ("scheduler", stack.API_SERVER):
@@ -176,7 +190,7 @@ def _airflow_pod(names: Names, service: ServiceSpec, release: Release) -> Object
         _make_read_only(container, volumes)
     pod = _pod(container, volumes, account=account, token=account != "airflow", grace=grace)
     of_release = {labels.RELEASE: str(release.serving)}
-    if configuration["replicas"].get(service.name, 1) > 1:
+    if stack.copies(release, service.name) > 1:
         pod["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
@@ -407,14 +421,42 @@ def _postgres(names: Names, release: Release) -> Object:
     _make_read_only(container, volumes)
     pod = _pod(container, volumes, account="airflow", user=POSTGRES_GROUP, group=POSTGRES_GROUP, grace=60)
     pod["initContainers"] = [fill]
-    spec = {
-        "serviceName": stack.POSTGRES,
-        "replicas": 1,
-        "selector": {"matchLabels": _selector(names, stack.POSTGRES)},
-        "template": {"metadata": {"labels": _labels(names, stack.POSTGRES)}, "spec": pod},
+    return _kept(names, stack.POSTGRES, pod)
+
+
+def _broker(names: Names, release: Release) -> Object:
+    """The Redis between scheduler and workers; what waits to be run outlives it."""
+    volumes: list[Object] = [
+        {"name": "data", "persistentVolumeClaim": {"claimName": stack.BROKER}},
+        _secret_files("secrets", release, (stack.BROKER_CONFIG,)),
+    ]
+    container: Object = {
+        "name": stack.BROKER,
+        "image": release.companions[stack.BROKER],
+        "args": ["redis-server", f"{stack.SECRET_FOLDER}/{_FILES[stack.BROKER_CONFIG]}"],
+        "ports": [{"containerPort": airflow.BROKER_PORT, "protocol": "TCP"}],
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data"},
+            {"name": "secrets", "mountPath": stack.SECRET_FOLDER, "readOnly": True},
+        ],
+        "readinessProbe": _probe(["sh", "-c", stack.BROKER_ANSWERS], period=5, failures=6),
+        "resources": _resources(stack.BROKER, None),
+        "securityContext": _locked(),
     }
-    marks = _labels(names, stack.POSTGRES)
-    return _object(names, "StatefulSet", stack.POSTGRES, version="apps/v1", labels=marks, spec=spec)
+    _make_read_only(container, volumes)
+    return _kept(names, stack.BROKER, _pod(container, volumes, account="airflow"))
+
+
+def _kept(names: Names, service: str, pod: Object) -> Object:
+    """One pod with a volume that no other may write to, and that no release replaces."""
+    marks = _labels(names, service)
+    spec = {
+        "serviceName": service,
+        "replicas": 1,
+        "selector": {"matchLabels": _selector(names, service)},
+        "template": {"metadata": {"labels": marks}, "spec": pod},
+    }
+    return _object(names, "StatefulSet", service, version="apps/v1", labels=marks, spec=spec)
 
 
 def _job(names: Names, role: str, pod: Object) -> Object:
@@ -456,7 +498,7 @@ def _pod(
     }
 
 
-_AIRFLOW_ROLES = (stack.KEYS, stack.CONNECTION, stack.USER, stack.LOGIN)
+_AIRFLOW_ROLES = (stack.KEYS, stack.CONNECTION, stack.USER, stack.LOGIN, stack.BROKER)
 
 
 def _airflow_container(names: Names, release: Release, name: str) -> Object:

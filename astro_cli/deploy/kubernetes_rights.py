@@ -60,7 +60,8 @@ def needed(deployment: Deployment, *, new: bool) -> tuple[Right, ...]:
         rows += _TASKS
     if deployment.publish.ingress:
         rows.append(("networking.k8s.io", "ingresses", WRITE))
-    if any(count > 1 for count in deployment.replicas.values()):
+    counts = (*deployment.replicas.values(), *(group.count for group in deployment.workers))
+    if any(count > 1 for count in counts):
         rows.append(("policy", "poddisruptionbudgets", WRITE))
     if new:
         rows.append(("", "namespaces", ("create",)))

@@ -16,7 +16,7 @@ from astro_cli.deploy.proxy import FOLDER as PROXY_FOLDER
 from astro_cli.deploy.proxy import PORT as PROXY_PORT
 from astro_cli.deploy.proxy import USER_ID as PROXY_UID
 from astro_cli.domain import airflow
-from astro_cli.domain.deployments import BUNDLED, CELERY, SWARM
+from astro_cli.domain.deployments import BUNDLED, CELERY, KUBERNETES, SWARM
 from astro_cli.domain.services import SERVICES, ServiceSpec
 from astro_cli.foundation import labels
 
@@ -77,6 +77,8 @@ _AIRFLOW_SECRETS = {
     REGISTRY: f"{SECRET_FOLDER}/registry",
     AUTHORITY: f"{SECRET_FOLDER}/authority",
 }
+BROKER_ANSWERS = "redis-cli ping | grep -q -e PONG -e NOAUTH"
+"""Whoever does not know the password is answered as well."""
 WORKER_READY = "/run/astro/status.json"
 LOG_HOST = "logs-{{.Node.Hostname}}"
 """On each node the log server has this name; the engine fills the template in."""
@@ -129,6 +131,19 @@ def has_workers(release: Release) -> bool:
     return bool(release.configuration["executor"] == CELERY)
 
 
+def has_own_logs(release: Release) -> bool:
+    """Whether each worker keeps the logs of its tasks to itself, and hands them out."""
+    configuration = release.configuration
+    return bool(configuration.get("target") == KUBERNETES and not configuration["storage"]["logs"])
+
+
+def copies(release: Release, service: str) -> int:
+    """How many of a service, or of a group of workers, a release wants."""
+    configuration = release.configuration
+    group = configuration.get("workers", {}).get(service)
+    return int(group["count"] if group else configuration["replicas"].get(service, 1))
+
+
 def data_label(names: Names) -> str:
     """The label of the node on which a deployment's database, broker and backups are."""
     return f"astro.data.{names.prefix}"
@@ -142,17 +157,27 @@ def services_of(release: Release) -> tuple[ServiceSpec, ...]:
         api_server,
         *((LOG_SERVER,) if is_spread(release) else ()),
         *others,
-        *(ServiceSpec(name, WORKER, _worker_command(group)) for name, group in groups.items()),
+        *(
+            ServiceSpec(name, WORKER, _worker_command(group, serves=has_own_logs(release)))
+            for name, group in groups.items()
+        ),
     )
 
 
-def _worker_command(group: Mapping[str, Any]) -> tuple[str, ...]:
-    """Nobody asks the workers to know each other; their logs lie where somebody else serves them."""
+def _worker_command(group: Mapping[str, Any], *, serves: bool) -> tuple[str, ...]:
+    """Nobody asks the workers to know each other; most logs lie where somebody else serves them."""
     queues = ("--queues", ",".join(group["queues"])) if group["queues"] else ()
     return (
         *("celery", "worker", "--concurrency", str(group["concurrency"]), *queues),
-        *("--skip-serve-logs", "--without-mingle", "--without-gossip"),
+        *(() if serves else ("--skip-serve-logs",)),
+        *("--without-mingle", "--without-gossip"),
     )
+
+
+def worker_program(service: ServiceSpec) -> list[str]:
+    """What a worker's container runs: Airflow's command, which says in `WORKER_READY` when it takes tasks."""
+    program = f"{airflow.DEPLOYED_CODE.rpartition('/')[0]}/worker.py"
+    return ["run", "python3", program, WORKER_READY.rpartition("/")[0], *service.command]
 
 
 def airflow_services() -> tuple[ServiceSpec, ...]:
@@ -171,6 +196,8 @@ def airflow_environment(names: Names, release: Release) -> dict[str, str]:
     publish = configuration["publish"]
     celery = airflow.celery_environment() if has_workers(release) else {}
     spread = airflow.many_nodes_environment(LOG_HOST) if is_spread(release) else {}
+    if has_workers(release) and has_own_logs(release):
+        spread = airflow.reachable_by_address_environment()
     reserved = airflow.CELERY_RESERVED if has_workers(release) else ()
     return {
         **airflow.deployed_environment(
@@ -230,19 +257,9 @@ def airflow_service(
         rest = ("0", history_days) if is_spread(release) else (log_days, history_days, DAGS_FOLDER)
         container["Args"] = [*ENTRY, "run", "python3", program, logs, *rest]
         container["Mounts"] = [{**mount, "ReadOnly": False} for mount in container["Mounts"]]
-    replicas = configuration["replicas"].get(service.name, 1)
     if service.container == WORKER:
-        program = f"{airflow.DEPLOYED_CODE.rpartition('/')[0]}/worker.py"
-        container["Args"] = [
-            *ENTRY,
-            "run",
-            "python3",
-            program,
-            WORKER_READY.rpartition("/")[0],
-            *service.command,
-        ]
+        container["Args"] = [*ENTRY, *worker_program(service)]
         container["Healthcheck"] = _health_of("test", "-s", WORKER_READY)
-        replicas = configuration["workers"][service.name]["count"]
     if service.name == API_SERVER:
         container["Args"].append("--proxy-headers")
     if service.health:
@@ -257,7 +274,7 @@ def airflow_service(
         container,
         release=release,
         order="start-first",
-        replicas=replicas,
+        replicas=copies(release, service.name),
         limits=configuration["resources"].get(service.name),
     )
     if service is LOG_SERVER:
@@ -279,8 +296,7 @@ def broker_service(names: Names, release: Release, ids: Mapping[str, str]) -> di
         "Secrets": [_secret(BROKER_CONFIG, config, release, ids, AIRFLOW_UID)],
         "CapabilityDrop": ["ALL"],
         "StopGracePeriod": GRACE_SECONDS * SECOND,
-        # Whoever does not know the password is answered as well.
-        "Healthcheck": _health_of("sh", "-c", "redis-cli ping | grep -q -e PONG -e NOAUTH"),
+        "Healthcheck": _health_of("sh", "-c", BROKER_ANSWERS),
     }
     _make_read_only(container)
     made = _service(names, BROKER, container, release=None)

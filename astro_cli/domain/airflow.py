@@ -201,6 +201,11 @@ def many_nodes_environment(log_host: str) -> dict[str, str]:
     }
 
 
+def reachable_by_address_environment() -> dict[str, str]:
+    """What is different where a worker has no name that others could reach it by, to ask for its logs."""
+    return {"AIRFLOW__CORE__HOSTNAME_CALLABLE": "airflow.utils.net.get_host_ip_address"}
+
+
 def deployed_environment(
     *,
     instance_name: str,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HOST, SWARM, KUBERNETES = "host", "swarm", "kubernetes"
 LOCAL, CELERY = "local", "celery"
-EXECUTORS = {HOST: (LOCAL, CELERY), SWARM: (CELERY, LOCAL), KUBERNETES: (LOCAL, KUBERNETES)}
+EXECUTORS = {HOST: (LOCAL, CELERY), SWARM: (CELERY, LOCAL), KUBERNETES: (LOCAL, KUBERNETES, CELERY)}
 """The executors that each kind of target has, its default first."""
 TARGETS = tuple(EXECUTORS)
 AIRFLOW_SERVICES = tuple(service.name for service in SERVICES if service.name != "postgres")
@@ -281,7 +281,7 @@ _KUBERNETES_FIELDS = ("context", "kubeconfig", "namespace")
 _OWN_FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     HOST: (("host",), (*_SSH_FIELDS, "workers")),
     SWARM: (("hosts", "registry"), (*_SSH_FIELDS, "workers", "registry_authority")),
-    KUBERNETES: (("registry",), (*_KUBERNETES_FIELDS, "registry_authority", "storage")),
+    KUBERNETES: (("registry",), (*_KUBERNETES_FIELDS, "workers", "registry_authority", "storage")),
 }
 """What only one kind of target has: the fields that it needs, and those that it may have."""
 
@@ -311,7 +311,7 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     if "executor" in fields:
         values["executor"] = fields["executor"].choice(*EXECUTORS[target])
     if values["executor"] == CELERY:
-        values["workers"] = parse_workers(fields.get("workers"), count=len(hosts))
+        values["workers"] = parse_workers(fields.get("workers"), count=max(1, len(hosts)))
     elif "workers" in fields:
         raise fields["workers"].error(f"workers need `executor: {CELERY}`")
     if "registry" in fields:

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from difflib import get_close_matches
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from astro_cli.domain.dagrun import Backfill, Dag, LogRequest, Run, Task, TaskLine
+    from astro_cli.domain.dagrun import Backfill, Dag, DagFile, LogRequest, Run, Task, TaskLine
     from astro_cli.foundation.wait import Clock
     from astro_cli.runtime.engine import SandboxStatus
 
 POLL_SECONDS = 0.7
+PARSE_SECONDS = 60.0  # of files that were saved, or came with a start, a moment ago
 CLOSING_SECONDS = 60.0  # Airflow looks every 30 s which backfills are over
 PATIENCE_SECONDS = 60.0  # an api-server that restarts on a busy machine must not end a wait
 LAST_LINES = 15
@@ -126,6 +128,50 @@ def find_dag(api: AirflowApi, dag_id: str) -> Dag:
     else:
         hint = f"no DAG has been parsed yet; `astro airflow why {dag_id}` says more"
     raise AstroError(f"there is no DAG `{dag_id}`", hint=hint)
+
+
+def await_dag(
+    api: AirflowApi, dag_id: str, dags: Path, tell: Callable[[str], None], clock: Clock = time
+) -> None:
+    """Wait for a DAG that Airflow does not know yet: after a start, or a moment after its file was saved.
+
+    Nobody waits for an id that stands in no file while others are known, nor when its file was read since it was
+    saved, or cannot be.
+
+    Args:
+        dags: the project's folder, whose files are searched for the id.
+        tell: hears what it waits for.
+    """
+    told = False
+
+    def look() -> bool | None:
+        nonlocal told
+        with suppress(NotFoundError):
+            api.dag(dag_id)
+            return True
+        broken, known, files = (
+            {fault.file for fault in api.import_faults()},
+            api.dag_files(),
+            mentions(dags, dag_id),
+        )
+        unread = [file for file in files if file not in broken and not _is_read(dags / file, known.get(file))]
+        if not unread and (files or known or broken):
+            return False
+        if not told:
+            told = True
+            tell(f"waiting until Airflow has read dags/{unread[0] if unread else ''}")
+            if known:  # whatever is asked for, the folder is searched for new files
+                api.reparse(next(iter(known.values())).token)
+        return None
+
+    wait_until(look, seconds=PARSE_SECONDS, clock=clock, pause=POLL_SECONDS)
+
+
+def _is_read(path: Path, known: DagFile | None) -> bool:
+    try:
+        return known is not None and known.parsed_at >= path.stat().st_mtime
+    except OSError:  # it is gone
+        return True
 
 
 def find_run(api: AirflowApi, dag_id: str, run_id: str | None) -> Run:

@@ -504,7 +504,8 @@ publish: {url: https://airflow.example/, ingress: nginx, certificate: secret:TLS
     ("fields", "word"),
     [
         ("host: ssh://vm", "host"),
-        ("executor: celery", "must be one of local, kubernetes"),
+        ("executor: sequential", "must be one of local, kubernetes, celery"),
+        ("workers: {worker: {}}", "workers need `executor: celery`"),
         ("namespace: My_Space", "namespace"),
         ("storage: {size: much}", "size such as 20Gi"),
         ("storage: {sice: 1Gi}", "sice"),

@@ -6,17 +6,29 @@ import json
 from typing import Any
 
 from astro_cli.deploy import kubernetes_objects, stack
-from astro_cli.domain.deployments import KUBERNETES, Deployment, Publish, Resources, Storage
+from astro_cli.domain.deployments import CELERY, KUBERNETES, Deployment, Publish, Resources, Storage
 from astro_cli.domain.releases import Release
+from astro_cli.domain.workers import WorkerGroup
 
 NAMES = stack.Names("abcdef123456", "My Shop!", "prod")
 BUNDLED = {
     role: f"my-shop-prod-{role}-1"
     for role in ("keys", "connection", "environment", "login", "database", "address")
 }
+QUEUED = {**BUNDLED, "broker": "my-shop-prod-broker-1", "broker-config": "my-shop-prod-broker-config-1"}
 OWN = {role: name for role, name in BUNDLED.items() if role != "database"}
 PLAIN = Deployment("prod", (), target=KUBERNETES, registry="registry.example:5000/team/shop")
 TASKS = Deployment("prod", (), target=KUBERNETES, registry="r.example/shop", executor=KUBERNETES)
+WORKERS = Deployment(
+    "prod",
+    (),
+    target=KUBERNETES,
+    registry="r.example/shop",
+    executor=CELERY,
+    workers=(WorkerGroup("worker", 2, 4), WorkerGroup("heavy", 1, 1, ("heavy", "slow"))),
+    resources={"heavy": Resources(memory=2 * 1024**3)},
+    drain=90,
+)
 FULL = Deployment(
     "prod",
     (),
@@ -38,6 +50,7 @@ SHAPES = {
     "plain": (PLAIN, BUNDLED),
     "own database": (PLAIN, OWN),
     "tasks": (TASKS, BUNDLED),
+    "workers": (WORKERS, QUEUED),
     "full": (FULL, BUNDLED),
 }
 
@@ -52,7 +65,10 @@ def release(deployment: Deployment = PLAIN, secrets: dict[str, str] = BUNDLED) -
         heads="h",
         configuration=deployment.on_target(),
         secrets=secrets,
-        companions={"postgres": "r.example/shop:postgres-1@sha256:2"},
+        companions={
+            "postgres": "r.example/shop:postgres-1@sha256:2",
+            **({"broker": "r.example/shop:broker-1@sha256:3"} if deployment.executor == CELERY else {}),
+        },
     )
 
 
@@ -61,11 +77,10 @@ def objects(deployment: Deployment = PLAIN, secrets: dict[str, str] = BUNDLED) -
     made = release(deployment, secrets)
     parts = (("CERTIFICATE", "A"), ("PRIVATE KEY", "B"))
     pem = "".join(f"-----BEGIN {what}-----\n{text}\n-----END {what}-----\n" for what, text in parts)
-    rows = (row for row in stack.airflow_services() if stack.is_part_of(row, made))
     return [
         kubernetes_objects.namespace(NAMES, "shop"),
         *kubernetes_objects.base_objects(NAMES, made, "port = 5432\n"),
-        *(kubernetes_objects.airflow_deployment(NAMES, row, made, 300.0) for row in rows),
+        *(kubernetes_objects.airflow_deployment(NAMES, row, made, 300.0) for row in stack.services_of(made)),
         kubernetes_objects.airflow_job(NAMES, "migrate", made, ["airflow", "db", "migrate"]),
         kubernetes_objects.postgres_job(NAMES, "heads", made, "true"),
         kubernetes_objects.image_job(NAMES, "pull", made.image),

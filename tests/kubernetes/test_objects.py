@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
-from tests.kubernetes.rendered import BUNDLED, FULL, OWN, PLAIN, SHAPES, TASKS, by_name, objects, pods
+from astro_cli.domain.deployments import Deployment, Storage
+from tests.kubernetes.rendered import (
+    BUNDLED,
+    FULL,
+    OWN,
+    PLAIN,
+    QUEUED,
+    SHAPES,
+    TASKS,
+    WORKERS,
+    by_name,
+    objects,
+    pods,
+)
 
 OLDEST, NEWEST = "1.25", "1.37"
 """The oldest and the newest release whose schemas are at hand; what Kubernetes 1.20 takes the lab shows."""
@@ -132,6 +146,43 @@ def test_the_scheduler_may_finish_tasks_that_it_runs_itself():
 
     assert local["terminationGracePeriodSeconds"] == 1800
     assert remote["terminationGracePeriodSeconds"] < 60, "its tasks are pods of their own"
+
+
+def test_each_group_of_workers_is_a_deployment_that_finishes_its_tasks():
+    found = by_name(WORKERS, QUEUED)
+    worker, heavy = (found[f"Deployment/{name}"]["spec"] for name in ("worker", "heavy"))
+
+    assert (worker["replicas"], heavy["replicas"]) == (2, 1)
+    assert heavy["template"]["spec"]["terminationGracePeriodSeconds"] == 90
+    assert found["Deployment/scheduler"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] < 60
+    (container,) = heavy["template"]["spec"]["containers"]
+    assert "--queues heavy,slow" in " ".join(container["args"])
+    assert container["resources"]["limits"] == {"memory": str(2 * 1024**3)}
+    assert {"name": "AIRFLOW__CORE__EXECUTOR", "value": "CeleryExecutor"} in container["env"]
+    assert "PodDisruptionBudget/worker" in found
+    assert "PodDisruptionBudget/heavy" not in found
+
+
+def test_workers_hand_out_their_logs_where_no_volume_is_shared():
+    def words(deployment: Deployment) -> str:
+        (container,) = pods(deployment, QUEUED)["Deployment/worker"]["containers"]
+        return " ".join([*container["args"], *(each["name"] for each in container["env"])])
+
+    own, shared = words(WORKERS), words(replace(WORKERS, storage=Storage("fast", "20Gi", "shared")))
+    assert ("--skip-serve-logs" in own, "HOSTNAME_CALLABLE" in own) == (False, True)
+    assert ("--skip-serve-logs" in shared, "HOSTNAME_CALLABLE" in shared) == (True, False)
+
+
+def test_the_brokers_password_is_with_it_and_with_airflow_alone():
+    def roles(pod: dict[str, Any]) -> set[str]:
+        volume = next((each for each in pod["volumes"] if each["name"] == "secrets"), None)
+        return {each["secret"]["name"] for each in volume["projected"]["sources"]} if volume else set()
+
+    found = {name: roles(pod) for name, pod in pods(WORKERS, QUEUED).items()}
+    assert found["StatefulSet/broker"] == {QUEUED["broker-config"]}
+    assert {name for name, each in found.items() if QUEUED["broker-config"] in each} == {"StatefulSet/broker"}
+    assert QUEUED["broker"] in found["Deployment/worker"] & found["Deployment/scheduler"]
+    assert QUEUED["broker"] not in found["StatefulSet/postgres"]
 
 
 def test_copies_are_on_different_nodes_and_survive_their_maintenance():

@@ -168,6 +168,60 @@ def test_an_api_in_trouble_is_one_sentence_and_exit_code_5(answer: Any, words: s
     assert told.value.hint
 
 
+# a DAG that Airflow will know in a moment
+
+
+NOT_YET = httpx.Response(404, json={"detail": "no such DAG"})
+
+
+def awaited(made: FakeRuns, dags: Path) -> tuple[float, list[str]]:
+    """For how long it was waited, and what was said meanwhile."""
+    clock, said = FakeClock(), list[str]()
+    with made.api() as api:
+        runs.await_dag(api, "new", dags, said.append, clock)
+    return clock.now, said
+
+
+@pytest.fixture
+def dags(tmp_path: Path) -> Path:
+    (tmp_path / "new.py").write_text("dag_id = 'new'")
+    return tmp_path
+
+
+def test_a_dag_is_waited_for_until_its_file_is_read(dags: Path):
+    made = fake(**{"/dags/new": InTurn(NOT_YET, NOT_YET, dag_body("new"))})
+    seconds, said = awaited(made, dags)
+    assert 0 < seconds < 5
+    assert said == ["waiting until Airflow has read dags/new.py"]
+    assert [path for path, _ in made.called("PUT")] == ["/parseDagFile/token"]
+
+
+def test_the_wait_for_a_dag_ends(dags: Path):
+    assert awaited(fake(), dags)[0] == pytest.approx(runs.PARSE_SECONDS, abs=runs.POLL_SECONDS)
+
+
+def test_after_a_start_any_dag_may_still_come(tmp_path: Path):
+    made = FakeRuns(answers={"/dags/new": InTurn(NOT_YET, dag_body("new"))})
+    assert awaited(made, tmp_path) == (runs.POLL_SECONDS, ["waiting until Airflow has read dags/"])
+
+
+def test_nobody_waits_for_a_dag_that_cannot_come(dags: Path):
+    fault = {
+        "import_error_id": 1,
+        "filename": "new.py",
+        "stack_trace": "no",
+        "timestamp": NOW,
+        "bundle_name": "d",
+    }
+    broken = fake(**{"/importErrors": {"import_errors": [fault], "total_entries": 1}})
+    assert awaited(broken, dags) == (0, [])
+    read = fake()
+    read.dags["other"] = dag_body("other", relative_fileloc="new.py", last_parsed_time="2999-01-01T00:00:00Z")
+    assert awaited(read, dags) == (0, [])
+    (dags / "new.py").unlink()
+    assert awaited(fake(), dags) == (0, [])
+
+
 # trigger
 
 

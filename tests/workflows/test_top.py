@@ -43,8 +43,7 @@ def status(*services: ServiceStatus) -> SandboxStatus:
 
 
 def airflow(**counts: int) -> FakeRuns:
-    parsed = {"last_parsed_time": "2026-11-22T12:00:00Z", "file_token": "t"}
-    fake = FakeRuns({name: dag_body(name, last_parse_duration=2.5, **parsed) for name in ("etl", "report")})
+    fake = FakeRuns({name: dag_body(name, last_parse_duration=2.5) for name in ("etl", "report")})
     signs = {"latest_scheduler_heartbeat": "2026-11-22T12:00:08Z"}
     fake.answers = {
         "/monitor/health": {
