@@ -145,7 +145,7 @@ class Remote:
     def more_services(self) -> tuple[str, ...]:
         """The services that it has and a sandbox has not."""
         from astro_cli.deploy import stack
-        from astro_cli.deploy.proxy import PROXY
+        from astro_cli.deploy.swarm.proxy import PROXY
         from astro_cli.domain.deployments import SWARM
 
         groups = tuple(group.name for group in self.deployment.workers)

@@ -25,7 +25,7 @@ import httpx
 from project import ASTRO, BenchProject
 
 from astro_cli.domain import airflow
-from astro_cli.runtime.inside.supervisor import process_table, proportional_set_size
+from astro_cli.runtime.inside.processes import process_table, proportional_set_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ LAYERS = (
 KEEPERS = {
     "docker": {"runtime/docker_api.py"},
     "httpx": {"airflow_api.py", "deploy/registry.py"},
-    "kubernetes": {"deploy/kubernetes_api.py"},
-    "websocket": {"deploy/kubernetes_api.py"},
+    "kubernetes": {"deploy/kubernetes/api.py"},
+    "websocket": {"deploy/kubernetes/api.py"},
     "subprocess": {"foundation/process.py", "runtime/standalone_postgres.py", "deploy/inside/janitor.py"},
     "typer": {"app.py", "cli.py"},
 }

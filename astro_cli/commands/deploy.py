@@ -11,7 +11,7 @@ import typer
 from astro_cli.commands.options import Deployment, LockWait, obj
 
 if TYPE_CHECKING:
-    from astro_cli.deploy.kubernetes_diff import Difference
+    from astro_cli.deploy.target import Difference
     from astro_cli.domain.releases import Plan
     from astro_cli.foundation.console import Console
     from astro_cli.workflows.deployment import Outcome

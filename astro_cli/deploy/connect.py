@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from astro_cli.deploy.ssh import SshConnection
-from astro_cli.deploy.swarm import SwarmTarget
+from astro_cli.deploy.swarm.target import SwarmTarget
 from astro_cli.domain.deployments import KUBERNETES, SWARM
 from astro_cli.foundation.errors import EngineError, TargetError
 from astro_cli.runtime.endpoint import Endpoint
@@ -53,8 +53,8 @@ def _cluster(
 ) -> Iterator[SwarmTarget]:
     from astro_cli.deploy.push import engine_login
     from astro_cli.deploy.registry import find_credentials, parse_repository
-    from astro_cli.deploy.swarm_cluster import ClusterTarget
-    from astro_cli.deploy.swarm_nodes import Nodes
+    from astro_cli.deploy.swarm.cluster import ClusterTarget
+    from astro_cli.deploy.swarm.nodes import Nodes
 
     credentials = find_credentials(parse_repository(deployment.registry).host, environ)
 
@@ -68,8 +68,8 @@ def _cluster(
 def _kubernetes(
     deployment: Deployment, names: Names, environ: Mapping[str, str], local: Callable[[], DockerApi]
 ) -> Target:
-    from astro_cli.deploy.kubernetes import KubernetesTarget, RegistryDoor
-    from astro_cli.deploy.kubernetes_api import KubernetesApi, connect
+    from astro_cli.deploy.kubernetes.api import KubernetesApi, connect
+    from astro_cli.deploy.kubernetes.target import KubernetesTarget, RegistryDoor
     from astro_cli.deploy.registry import Registry, find_credentials, parse_repository
 
     host = parse_repository(deployment.registry).host
@@ -95,7 +95,7 @@ def _target(
     environ: Mapping[str, str],
     local: Callable[[], DockerApi],
 ) -> SwarmTarget:
-    from astro_cli.deploy.swarm_api import SwarmApi
+    from astro_cli.deploy.swarm.api import SwarmApi
     from astro_cli.runtime.docker_api import DockerApi
 
     endpoint = Endpoint(url, f"the deployment `{deployment.name}`")

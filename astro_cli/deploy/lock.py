@@ -2,7 +2,7 @@
 
 Its holder touches it from every wait. One that has not been touched for a minute of the target's own clock, or
 whose process on this machine is gone, is nobody's any more: what it says was begun goes to whoever comes next.
-Where the record lies is the drivers' business (`swarm_lock`, `kubernetes_lock`).
+Where the record lies is the drivers' business (`swarm/lock.py`, `kubernetes/lock.py`).
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy.dag_bundle import bundle_environment, registry_source
-from astro_cli.deploy.proxy import CERTIFICATE_FILE, PROXY
-from astro_cli.deploy.proxy import FOLDER as PROXY_FOLDER
-from astro_cli.deploy.proxy import PORT as PROXY_PORT
-from astro_cli.deploy.proxy import USER_ID as PROXY_UID
+from astro_cli.deploy.swarm.proxy import CERTIFICATE_FILE, PROXY
+from astro_cli.deploy.swarm.proxy import FOLDER as PROXY_FOLDER
+from astro_cli.deploy.swarm.proxy import PORT as PROXY_PORT
+from astro_cli.deploy.swarm.proxy import USER_ID as PROXY_UID
 from astro_cli.domain import airflow
 from astro_cli.domain.deployments import BUNDLED, CELERY, KUBERNETES, SWARM
 from astro_cli.domain.services import SERVICES, ServiceSpec

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from astro_cli.deploy.dag_bundle import Bundle
-    from astro_cli.deploy.kubernetes_diff import Difference
     from astro_cli.domain.releases import Release
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
@@ -114,6 +113,21 @@ class State:
         return bool(mine) and all(
             service.release == release.serving and service.running >= service.wanted for service in mine
         )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One object that is not as it should be.
+
+    Attributes:
+        action: `create`, `change` or `remove`.
+        fields: what changes in it, each as `path: old → new`.
+    """
+
+    action: str
+    kind: str
+    name: str
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ BEFORE_RESTORE = "before restore"
 BEFORE_IMPORT = "before object import"
 BEFORE_KILL = "before kill"
 BEFORE_MIGRATION = "before migration"
-"""Written by runtime/inside/supervisor.py, which cannot import this."""
+"""Written by runtime/inside/migrations.py, which cannot import this."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _KEY_DIGITS = 12

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from astro_cli.deploy.dag_bundle import Bundle
-    from astro_cli.deploy.kubernetes_diff import Difference
-    from astro_cli.deploy.target import Lock, Secrets, State, Target, Unfinished
+    from astro_cli.deploy.target import Difference, Lock, Secrets, State, Target, Unfinished
     from astro_cli.domain.deployments import Deployment
     from astro_cli.domain.releases import Plan, Release
     from astro_cli.runtime.engine import Report

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from astro_cli.deploy.swarm_secrets import new_keys
+from astro_cli.deploy.secret_store import new_keys
 from astro_cli.domain import airflow
 from astro_cli.domain.parse_report import as_text, read_report
 from astro_cli.foundation import labels

@@ -14,8 +14,8 @@ import pytest
 
 from astro_cli.deploy.lock import Holder, break_lock, hold_lock, lock_holder
 from astro_cli.deploy.stack import Names
-from astro_cli.deploy.swarm_api import SwarmApi
-from astro_cli.deploy.swarm_lock import SwarmLockStore
+from astro_cli.deploy.swarm.api import SwarmApi
+from astro_cli.deploy.swarm.lock import SwarmLockStore
 from astro_cli.foundation.errors import LockedError
 from astro_cli.runtime.docker_api import DockerApi
 from astro_cli.runtime.endpoint import Endpoint

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from astro_cli.deploy import stack
-from astro_cli.deploy.proxy import proxy_container
-from astro_cli.deploy.swarm_secrets import address_and_password
+from astro_cli.deploy.secret_store import address_and_password
+from astro_cli.deploy.swarm.proxy import proxy_container
 from astro_cli.domain.deployments import Deployment, Host, Publish, Resources
 from astro_cli.domain.releases import Release
 from astro_cli.domain.workers import WorkerGroup

@@ -10,7 +10,7 @@ import docker
 import httpx
 import pytest
 
-from astro_cli.deploy.swarm_nodes import Nodes
+from astro_cli.deploy.swarm.nodes import Nodes
 from astro_cli.domain.deployments import Deployment
 from astro_cli.domain.deployments import Host as Address
 from astro_cli.foundation.errors import TargetError

@@ -13,7 +13,7 @@ import docker
 import pytest
 
 from astro_cli.deploy.ssh import SshConnection
-from astro_cli.deploy.swarm_api import SwarmApi
+from astro_cli.deploy.swarm.api import SwarmApi
 from astro_cli.deploy.transfer import transfer
 from astro_cli.foundation.errors import AstroError, TargetError
 from astro_cli.runtime.docker_api import DockerApi

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from astro_cli.deploy.dag_bundle import pack
-from astro_cli.deploy.kubernetes_diff import Difference
-from astro_cli.deploy.target import RollError, Secrets, ServiceState, State, StrandedError, Unfinished
+from astro_cli.deploy.target import (
+    Difference,
+    RollError,
+    Secrets,
+    ServiceState,
+    State,
+    StrandedError,
+    Unfinished,
+)
 from astro_cli.domain.deployments import Deployment, Host
 from astro_cli.foundation.errors import AstroError, Interrupted, TargetError, UsageError
 from astro_cli.runtime.engine import LogLine, LogQuery

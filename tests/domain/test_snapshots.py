@@ -40,7 +40,7 @@ from astro_cli.foundation.errors import AstroError, UsageError
 from astro_cli.runtime import snapshot_file
 from astro_cli.runtime.database import Database
 from astro_cli.runtime.engine import ServiceStatus
-from astro_cli.runtime.inside import supervisor
+from astro_cli.runtime.inside import migrations
 from astro_cli.workflows.snapshot_workflow import Snapshots
 from tests.fakes import FakeEngine, SilentReport, healthy_services
 
@@ -106,7 +106,7 @@ def test_the_keys_id_tells_keys_apart_and_does_not_tell_the_key():
 
 def test_the_supervisor_writes_what_is_read_here(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "the key")
-    name, about = supervisor.about_migration({"head1"}, NOW.timestamp())
+    name, about = migrations.about_migration({"head1"}, NOW.timestamp())
     snapshot = read_about(name, json.dumps(about))
     assert snapshot == Snapshot(
         new_name(NOW, BEFORE_MIGRATION, []), created="2026-11-22T20:53:12Z", reason=BEFORE_MIGRATION,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from tests.deploy.deployed import DAG, NAME, SECRET, SECRET_NAME, Deployed
 from tests.deploy.registry_server import PASSWORD, USER
-from tests.engine.astro import Astro, environment
+from tests.engine.astro import Astro, environment, wait_for
 from tests.kubernetes.lab import STORAGE_CLASS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.kubernetes.lab import Lab
+    from tests.kubernetes.lab import Lab, Node
 
 NAMESPACE = f"shop-{NAME}"
 CONFIGURATION = """\
@@ -38,6 +38,7 @@ class Live(Deployed):
 
     host: Any  # a Lab
     namespace = NAMESPACE
+    lost: Node | None = None
 
     @property
     def lab(self) -> Lab:
@@ -47,9 +48,10 @@ class Live(Deployed):
 
     @property
     def url(self) -> str:
-        """Where its NodePort answers."""
+        """Where its NodePort answers: every node that is there."""
         service = self.kubectl("get", "service", "api-server", "-o", "jsonpath={.spec.ports[0].nodePort}")
-        return f"http://{self.lab.nodes[0].address}:{service}"
+        node = next(node for node in self.lab.nodes if node is not self.lost)
+        return f"http://{node.address}:{service}"
 
     def write_version(self, version: str) -> None:
         text = DAG.format(version=version).replace(
@@ -92,6 +94,35 @@ class Live(Deployed):
         running = ["--field-selector", "status.phase=Running"]
         return set(
             self.kubectl("get", "pods", "-l", f"astro.kind=task,dag_id={dag}", *running, "-o", "name").split()
+        )
+
+    def node_of(self, pod: str) -> str:
+        """The node that a pod is on."""
+        return self.kubectl("get", "pod", pod, "-o", "jsonpath={.spec.nodeName}")
+
+    @contextmanager
+    def without(self, node: Node) -> Iterator[None]:
+        """The cable of a node is pulled; afterwards all services are well again."""
+        node.cut()
+        self.lost = node
+        try:
+            yield
+        finally:
+            node.join()
+            self.lost = None
+        self.wait_whole()
+
+    def wait_whole(self, seconds: float = 600) -> None:
+        """Until every service has what it wants, and nothing is left of what was before."""
+
+        def rows() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = self.astro.json("deployment", "ps", NAME)["services"]
+            return found
+
+        wait_for(
+            lambda: all(row["running"] == row["wanted"] and not row["draining"] for row in rows()),
+            rows,
+            seconds,
         )
 
     @contextmanager

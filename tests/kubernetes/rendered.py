@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from astro_cli.deploy import kubernetes_objects, stack
+from astro_cli.deploy import stack
+from astro_cli.deploy.kubernetes import objects as rendered
 from astro_cli.domain.deployments import CELERY, KUBERNETES, Deployment, Publish, Resources, Storage
 from astro_cli.domain.releases import Release
 from astro_cli.domain.workers import WorkerGroup
@@ -78,16 +79,16 @@ def objects(deployment: Deployment = PLAIN, secrets: dict[str, str] = BUNDLED) -
     parts = (("CERTIFICATE", "A"), ("PRIVATE KEY", "B"))
     pem = "".join(f"-----BEGIN {what}-----\n{text}\n-----END {what}-----\n" for what, text in parts)
     return [
-        kubernetes_objects.namespace(NAMES, "shop"),
-        *kubernetes_objects.base_objects(NAMES, made, "port = 5432\n"),
-        *(kubernetes_objects.airflow_deployment(NAMES, row, made, 300.0) for row in stack.services_of(made)),
-        kubernetes_objects.airflow_job(NAMES, "migrate", made, ["airflow", "db", "migrate"]),
-        kubernetes_objects.postgres_job(NAMES, "heads", made, "true"),
-        kubernetes_objects.image_job(NAMES, "pull", made.image),
-        kubernetes_objects.secret("keys-1", {"astro.role": "keys"}, {"astro.digest.A": "s$1"}, "{}"),
-        kubernetes_objects.registry_secret(NAMES, "r.example", "alice", "horse", "PEM"),
-        kubernetes_objects.certificate_secret(NAMES, pem, "s$1"),
-        kubernetes_objects.record(NAMES, made),
+        rendered.namespace(NAMES, "shop"),
+        *rendered.base_objects(NAMES, made, "port = 5432\n"),
+        *(rendered.airflow_deployment(NAMES, row, made, 300.0) for row in stack.services_of(made)),
+        rendered.airflow_job(NAMES, "migrate", made, ["airflow", "db", "migrate"]),
+        rendered.postgres_job(NAMES, "heads", made, "true"),
+        rendered.image_job(NAMES, "pull", made.image),
+        rendered.secret("keys-1", {"astro.role": "keys"}, {"astro.digest.A": "s$1"}, "{}"),
+        rendered.registry_secret(NAMES, "r.example", "alice", "horse", "PEM"),
+        rendered.certificate_secret(NAMES, pem, "s$1"),
+        rendered.record(NAMES, made),
     ]
 
 

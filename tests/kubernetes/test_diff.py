@@ -6,7 +6,8 @@ import copy
 import json
 from typing import Any
 
-from astro_cli.deploy.kubernetes_diff import LONGEST, Difference, differences
+from astro_cli.deploy.kubernetes.diff import LONGEST, differences
+from astro_cli.deploy.target import Difference
 
 
 def thing(name: str = "api", **parts: Any) -> dict[str, Any]:

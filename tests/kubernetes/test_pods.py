@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from astro_cli.deploy.kubernetes_pods import Trouble, is_ready, is_up, lost, trouble
+from astro_cli.deploy.kubernetes.pod_state import Trouble, is_ready, is_up, lost, trouble
 
 
 def workload(generation: int = 2, observed: int = 2, **status: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from astro_cli.deploy.kubernetes_api import KubernetesApi
-from astro_cli.deploy.kubernetes_rights import Right, needed, require
+from astro_cli.deploy.kubernetes.api import KubernetesApi
+from astro_cli.deploy.kubernetes.rights import Right, needed, require
 from astro_cli.foundation.errors import TargetError
 from tests.kubernetes.fakes import FakeCluster
 from tests.kubernetes.rendered import FULL, PLAIN, TASKS

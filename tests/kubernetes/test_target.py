@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from astro_cli.deploy.kubernetes import KubernetesTarget, RegistryDoor
-from astro_cli.deploy.kubernetes_api import KubernetesApi
-from astro_cli.deploy.kubernetes_lock import LeaseStore
+from astro_cli.deploy.kubernetes.api import KubernetesApi
+from astro_cli.deploy.kubernetes.lock import LeaseStore
+from astro_cli.deploy.kubernetes.target import KubernetesTarget, RegistryDoor
 from astro_cli.deploy.lock import HeldLock, Holder, hold_lock, this_machine
 from astro_cli.foundation.errors import AstroError, LockedError, TargetError
 from tests.kubernetes.fakes import FakeCluster

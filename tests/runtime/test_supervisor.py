@@ -19,13 +19,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from astro_cli.runtime.inside import supervisor
-from astro_cli.runtime.inside.supervisor import (
-    LineBuffer,
-    Service,
-    component_health,
-    judge_revisions,
-    parse_health,
-)
+from astro_cli.runtime.inside.health import component_health, parse_health
+from astro_cli.runtime.inside.log_lines import LINE_LIMIT, LineBuffer, LineWriter
+from astro_cli.runtime.inside.migrations import database_error, judge_revisions
+from astro_cli.runtime.inside.supervisor import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -381,7 +378,7 @@ def test_a_service_is_as_old_as_it_is_when_somebody_sets_the_clock(tmp_path: Pat
     beat = datetime.fromtimestamp(time.time() + jump, timezone.utc).isoformat()
     answer = {"scheduler": {"status": "healthy", "latest_scheduler_heartbeat": beat}}
     since = watched.services["scheduler"].started_at or 0.0
-    assert supervisor.component_health(answer, "scheduler", since, "healthy") == "healthy"
+    assert component_health(answer, "scheduler", since, "healthy") == "healthy"
 
 
 # -------------------------------------------------------------------------------------------------- database
@@ -469,9 +466,9 @@ def test_a_supervisor_that_waits_for_its_database_can_be_stopped(make: Callable[
 
 
 def test_a_database_error_never_quotes_the_connection_string() -> None:
-    assert supervisor.database_error(ValueError("postgresql://airflow:hunter2@host")) == "ValueError"
+    assert database_error(ValueError("postgresql://airflow:hunter2@host")) == "ValueError"
     refused = ConnectionRefusedError(111, "Connection refused")
-    assert supervisor.database_error(refused) == "ConnectionRefusedError: [Errno 111] Connection refused"
+    assert database_error(refused) == "ConnectionRefusedError: [Errno 111] Connection refused"
 
 
 def test_only_revisions_this_airflow_does_not_know_are_newer() -> None:
@@ -565,14 +562,14 @@ def test_lines_are_put_together_from_pieces_and_cut_between_characters() -> None
     assert buffer.flush() == []
     text = "ü" * 20_001
     pieces = buffer.feed(b"x" + text.encode() + b"\n")
-    assert all(len(piece) <= supervisor.LINE_LIMIT for piece in pieces)
+    assert all(len(piece) <= LINE_LIMIT for piece in pieces)
     assert "".join(piece.decode() for piece in pieces) == "x" + text
     assert sum(map(len, buffer.feed(b"y" * 50_000))) + len(b"".join(buffer.flush())) == 50_000
 
 
 def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as out:
-        supervisor.LineWriter(out.fileno()).write("scheduler", [b"caf\xe9"])
+        LineWriter(out.fileno()).write("scheduler", [b"caf\xe9"])
     assert (tmp_path / "out").read_text() == "scheduler | caf\N{REPLACEMENT CHARACTER}\n"
 
 

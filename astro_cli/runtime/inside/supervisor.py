@@ -1,8 +1,8 @@
 """Runs Airflow's components under one parent, so that Airflow is imported once and not four times.
 
 The parent imports Airflow while the metadata database comes up, then forks every component: a separate
-process with its own log lines, health, memory and restart, that shares the imported code. This file is
-copied alone into the engine image and runs under the Python of the Airflow environment, hence: standard
+process with its own log lines, health, memory and restart, that shares the imported code. This file and those
+beside it are copied into the engine image and run under the Python of the Airflow environment, hence: standard
 library only, nothing of astro_cli.
 
     supervisor.py run RUN_DIR                 supervise until SIGTERM or SIGINT
@@ -56,10 +56,7 @@ Exit codes of `run`: 0 asked to stop, 1 unusable configuration, 3 the database i
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import gc
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -67,19 +64,36 @@ import os
 import selectors
 import signal
 import socket
-import sqlite3
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
     from types import ModuleType
+
+
+def load_beside(name: str) -> ModuleType:
+    """A module beside this file, which is no place to import from, such as `runner`; or below it."""
+    spec = importlib.util.spec_from_file_location(
+        f"astro_{Path(name).name}", Path(__file__).parent / f"{name}.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if TYPE_CHECKING:
+    from astro_cli.runtime.inside import health, log_lines, migrations, processes
+else:
+    health, log_lines, migrations, processes = map(
+        load_beside, ("health", "log_lines", "migrations", "processes")
+    )
 
 EXIT_CONFIG = 1
 EXIT_NEWER = 3
@@ -92,16 +106,11 @@ HEALTH_SECONDS = 5.0
 CLOCK_JUMP_SECONDS = 5.0
 HEALTH_SECONDS_STARTING = 0.3
 HEALTH_SECONDS_SILENT = 0.25  # nothing answers: a refused connection costs nothing
-HEALTH_TIMEOUT = 10.0
 DATABASE_SECONDS = 0.1
 STAGGER_SECONDS = 0.8
 BACKOFF_RESET_SECONDS = 60.0
 BACKOFF_MAX_SECONDS = 30.0
 CONTROL_SOCKET = "control.sock"
-# Docker's log drivers cut messages at 16 KiB; staying below keeps one line one message.
-LINE_LIMIT = 16_000
-LOG_BYTES = 10_000_000
-LOG_FILES = 3
 DATABASE_SERVER = "postgres"
 RUNNER = "astro-runner"
 DEBUGGER = "astro-debug"
@@ -125,9 +134,6 @@ PREIMPORT = (
     "airflow.utils.serve_logs",
     "setproctitle",
 )
-
-# Keys of Airflow's health answer.
-HEALTH_KEYS = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processor": "dag_processor"}
 
 
 class ConfigError(Exception):
@@ -244,400 +250,6 @@ class Service:
         return min(2.0 ** (self.failures - 1), BACKOFF_MAX_SECONDS)
 
 
-# ------------------------------------------------------------------------------------------------- log lines
-
-
-class LineWriter:
-    """Writes whole lines, `service | text`, to standard output: the container's log.
-
-    With `log`, standard output and error become that file, each line begins with its time, and the file makes
-    room for a new one when it has grown.
-    """
-
-    def __init__(self, stream: int = 1, log: Path | None = None) -> None:
-        self._stream = stream
-        self._log = log
-        if log:
-            self._open(log)
-
-    @staticmethod
-    def _open(log: Path) -> None:
-        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        for target in (1, 2):
-            os.dup2(descriptor, target)
-        os.close(descriptor)
-
-    def _make_room(self, log: Path) -> None:
-        with contextlib.suppress(OSError):
-            if os.fstat(1).st_size >= LOG_BYTES:
-                for number in range(LOG_FILES - 1, 0, -1):
-                    older = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
-                    if older.exists():
-                        older.replace(log.with_name(f"{log.name}.{number}"))
-                self._open(log)
-
-    def write(self, name: str, lines: Iterable[bytes]) -> None:
-        """Write complete lines at once; a reader that went away does not end the supervisor."""
-        prefix = f"{name} | "
-        if self._log:
-            now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
-            prefix = f"{now} {prefix}"
-            self._make_room(self._log)
-        text = "".join(f"{prefix}{line.decode('utf-8', 'replace')}\n" for line in lines)
-        data = memoryview(text.encode("utf-8"))
-        while data:
-            try:
-                data = data[os.write(self._stream, data) :]
-            except BlockingIOError:
-                time.sleep(0.01)
-            except OSError as exc:
-                if exc.errno in (errno.EPIPE, errno.EIO, errno.ENOSPC):
-                    return
-                raise
-
-    def say(self, text: str) -> None:
-        """A line of the supervisor itself."""
-        self.write("astro", text.encode("utf-8").splitlines())
-
-
-class LineBuffer:
-    """Turns chunks of bytes into lines; a line without an end is cut at the limit, between two characters."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes, without their line ends."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        pieces = [piece for line in lines for piece in _cut(line.rstrip(b"\r"))]
-        *full, self._rest = _cut(self._rest)
-        return pieces + full
-
-    def flush(self) -> list[bytes]:
-        """What is left at the end of the stream."""
-        rest, self._rest = self._rest, b""
-        return [rest] if rest else []
-
-
-def _cut(line: bytes) -> list[bytes]:
-    pieces = []
-    while len(line) > LINE_LIMIT:
-        end = LINE_LIMIT
-        while end > LINE_LIMIT - 4 and line[end] & 0xC0 == 0x80:
-            end -= 1
-        pieces.append(line[:end])
-        line = line[end:]
-    return [*pieces, line]
-
-
-# ---------------------------------------------------------------------------------------------------- health
-
-
-class HealthProbe:
-    """One GET of the health address inside the event loop: never blocks; `done` gets the answer or None."""
-
-    def __init__(
-        self, url: str, selector: selectors.BaseSelector, done: Callable[[dict[str, Any] | None], None]
-    ) -> None:
-        parts = urlsplit(url)
-        self._selector = selector
-        self._done = done
-        self._answer = bytearray()
-        host, port = parts.hostname or "127.0.0.1", parts.port or 80
-        # HTTP/1.0: the end of the answer is the end of the connection.
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._request = (
-            f"GET {target} HTTP/1.0\r\nHost: {host}:{port}\r\nAccept: application/json\r\n\r\n".encode()
-        )
-        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self._socket.setblocking(False)
-        self._socket.connect_ex((host, port))
-        self.deadline = time.monotonic() + HEALTH_TIMEOUT
-        selector.register(self._socket, selectors.EVENT_WRITE, self._on_event)
-
-    def _on_event(self) -> None:
-        try:
-            if self._request:
-                self._request = self._request[self._socket.send(self._request) :]
-                if not self._request:
-                    self._selector.modify(self._socket, selectors.EVENT_READ, self._on_event)
-                return
-            data = self._socket.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.finish(None)
-            return
-        if data:
-            self._answer += data
-        else:
-            self.finish(parse_health(bytes(self._answer)))
-
-    def finish(self, result: dict[str, Any] | None) -> None:
-        """Close and report; also how the loop gives up on it."""
-        self._selector.unregister(self._socket)
-        self._socket.close()
-        self._done(result)
-
-
-def parse_health(answer: bytes) -> dict[str, Any] | None:
-    """The JSON object of a 200 answer, else None."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if head.split(b" ", 2)[1:2] != [b"200"]:
-        return None
-    try:
-        data = json.loads(body)
-    except ValueError:
-        return None
-    return data if isinstance(data, dict) else None
-
-
-def component_health(answer: dict[str, Any], key: str, started_at: float, before: str | None) -> str:
-    """Health of one component from Airflow's answer.
-
-    Airflow judges by the last heartbeat in the database, which may be of an earlier process: a heartbeat
-    older than `started_at` says nothing about this one, which is then still `starting`.
-    """
-    entry = answer.get(key) or {}
-    beat = entry.get(f"latest_{key}_heartbeat")
-    fresh = False
-    if isinstance(beat, str):
-        try:
-            fresh = datetime.fromisoformat(beat.replace("Z", "+00:00")).timestamp() >= started_at
-        except ValueError:
-            fresh = True
-    if fresh:
-        return "healthy" if entry.get("status") == "healthy" else "unhealthy"
-    return "starting" if before in ("starting", None) else "unhealthy"
-
-
-# -------------------------------------------------------------------------------------------------- database
-
-
-def alembic_revisions(url: str) -> set[str]:
-    """The revisions in `alembic_version`, empty for a database that was never migrated.
-
-    A plain connection: an Airflow session would cost a second. Raises the driver's error when it fails.
-    """
-    scheme, _, rest = url.partition("://")
-    dialect = scheme.partition("+")[0]
-    connection: Any
-    if dialect == "sqlite":
-        connection = sqlite3.connect(unquote(rest.removeprefix("/").partition("?")[0]))
-        exists = "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
-    else:
-        psycopg2 = importlib.import_module("psycopg2")
-        connection = psycopg2.connect(f"postgresql://{rest}", connect_timeout=3)
-        exists = "SELECT count(*) FROM pg_class WHERE oid = to_regclass('alembic_version')"
-    try:
-        cursor = connection.cursor()
-        cursor.execute(exists)
-        if not cursor.fetchone()[0]:
-            return set()
-        cursor.execute("SELECT version_num FROM alembic_version")
-        return {row[0] for row in cursor.fetchall()}
-    finally:
-        connection.close()
-
-
-def about_migration(found: set[str], now: float) -> tuple[str, dict[str, Any]]:
-    """Name and description of the snapshot before a migration, as astro_cli/domain/snapshots.py reads them."""
-    when = datetime.fromtimestamp(now, timezone.utc)
-    key = os.environ.get("AIRFLOW__CORE__FERNET_KEY", "")
-    about = {
-        "version": 1,
-        "created": f"{when:%Y-%m-%dT%H:%M:%SZ}",
-        "reason": "before migration",
-        "automatic": True,
-        "heads": sorted(found),
-        "key": hashlib.sha256(key.encode()).hexdigest()[:12] if key else None,
-    }
-    return f"before-migration-{when:%Y%m%d-%H%M%S}", about
-
-
-def save_before_migration(url: str, found: set[str]) -> str:
-    """Copy the database beside itself; the name of the snapshot. Nobody else is connected yet."""
-    name, about = about_migration(found, time.time())
-    server, _, database = url.partition("://")[2].partition("?")[0].rpartition("/")
-    query = url.partition("?")[2]
-    psycopg2 = importlib.import_module("psycopg2")
-    connection = psycopg2.connect(f"postgresql://{server}/postgres?{query}", connect_timeout=3)
-    with contextlib.closing(connection):
-        connection.autocommit = True
-        cursor = connection.cursor()
-        cursor.execute(f'CREATE DATABASE "astro_snapshot_{name}" TEMPLATE "{unquote(database)}"')
-        cursor.execute(f'COMMENT ON DATABASE "astro_snapshot_{name}" IS %s', [json.dumps(about)])
-    return name
-
-
-def database_error(exc: Exception) -> str:
-    """One line for the status; only of errors that cannot quote the connection string with its password."""
-    if isinstance(exc, (OSError, ImportError)) or type(exc).__name__ == "OperationalError":
-        return f"{type(exc).__name__}: {exc}".splitlines()[0]
-    return type(exc).__name__
-
-
-def judge_revisions(found: set[str], heads: set[str], known: set[str]) -> str:
-    """`ready`, `migrate` or `newer`, from what the database has and what this Airflow knows."""
-    if found == heads:
-        return "ready"
-    return "migrate" if found <= known | heads else "newer"
-
-
-# ---------------------------------------------------------------------------------------------------- memory
-
-
-def process_table() -> dict[int, tuple[int, int]]:
-    """Parent and session of every process; empty where there is no /proc."""
-    table = {}
-    for entry in os.listdir("/proc") if sys.platform == "linux" else ():  # noqa: PTH208
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat", "rb") as stat:  # noqa: PTH123 - once per process, often
-                    fields = stat.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            table[int(entry)] = int(fields[1]), int(fields[3])
-    return table
-
-
-def process_trees(roots: Iterable[int]) -> dict[int, list[int]]:
-    """For every root (a session leader): the pids of its session and of its descendants."""
-    table = process_table()
-    trees: dict[int, list[int]] = {root: [] for root in roots}
-    for pid, (_, session) in table.items():
-        ancestor = pid
-        while ancestor in table and ancestor not in trees:
-            ancestor = table[ancestor][0]
-        owner = ancestor if ancestor in trees else session
-        if owner in trees:
-            trees[owner].append(pid)
-    return trees
-
-
-def proportional_set_size(pid: int) -> int:
-    """Bytes of memory of a process, with shared pages divided among their users; 0 when it is gone."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:  # noqa: PTH123
-            for line in rollup:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
-
-
-def oom_kills() -> int:
-    """How often the kernel killed a process of this cgroup for want of memory; 0 when unknown."""
-    candidates = [Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control")]
-    try:
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers == "":
-                candidates.insert(0, Path(f"/sys/fs/cgroup{path}/memory.events"))
-            elif "memory" in controllers.split(","):
-                candidates.insert(0, Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control"))
-    except OSError:
-        return 0
-    for candidate in candidates:
-        try:
-            words = candidate.read_text(encoding="ascii").split()
-        except OSError:
-            continue
-        if "oom_kill" in words:
-            return int(words[words.index("oom_kill") + 1])
-    return 0
-
-
-# ------------------------------------------------------------------------------------------------- processes
-
-
-class Guardian:
-    """A tiny process that kills every component when the supervisor is gone, however it went.
-
-    The death signal of Linux reaches direct children only, and LocalExecutor's workers are grandchildren.
-    """
-
-    def __init__(self) -> None:
-        reader, self._writer = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.setsid()
-            os.close(self._writer)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-            self._watch(reader)
-            os._exit(0)
-        os.close(reader)
-
-    @staticmethod
-    def _watch(reader: int) -> None:
-        leaders: set[int] = set()
-        with os.fdopen(reader, "r") as lines:
-            for line in lines:
-                number = int(line)
-                if number > 0:
-                    leaders.add(number)
-                else:
-                    leaders.discard(-number)
-        for leader in leaders:
-            kill_session(leader)
-
-    def watch(self, leader: int) -> None:
-        """Kill this component when the supervisor ends."""
-        self._tell(leader)
-
-    def forget(self, leader: int) -> None:
-        """It is gone already."""
-        self._tell(-leader)
-
-    def _tell(self, number: int) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._writer, b"%d\n" % number)
-
-    def close(self) -> None:
-        """Let go of the pipe: when nobody holds it any more, the supervisor is gone."""
-        os.close(self._writer)
-
-
-def terminate_group(leader: int) -> None:
-    """Ask a running component and its process group to end."""
-    try:
-        os.killpg(leader, signal.SIGTERM)
-    except ProcessLookupError:  # it had no time to make its group
-        os.kill(leader, signal.SIGTERM)
-
-
-def kill_session(leader: int) -> None:
-    """Kill what is left of a component: its group and, on Linux, the groups Airflow makes for its tasks."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-    for pid, (_, session) in process_table().items():
-        if session == leader:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent dies."""
-    if sys.platform != "linux":
-        return
-    pr_set_pdeathsig = 1
-    try:
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    except (OSError, AttributeError):
-        return
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def give_back_memory() -> None:
-    """Return what importing has freed to the system; glibc would keep it."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
-
-
 def configure_mappers() -> None:
     """Have SQLAlchemy work out Airflow's models here: each component would need 0.2 s and 20 MB for it."""
     if orm := sys.modules.get("sqlalchemy.orm"):
@@ -667,16 +279,16 @@ class Supervisor:
         for name, argv in config.programs.items():
             self.services[name] = Service(name, argv, is_program=True)
         self.runner = Service(RUNNER, [RUNNER], one_shot=True, state="stopped", health=None)
-        self.out = LineWriter(log=config.log)
+        self.out = log_lines.LineWriter(log=config.log)
         self.database = "waiting"
         self.message: str | None = None
         self.memory: int | None = None
         self.stopping = False
         self.selector = selectors.DefaultSelector()
         self.fds: set[int] = set()  # pipes of the components
-        self.probe: HealthProbe | None = None
+        self.probe: health.HealthProbe | None = None
         self.api_answered_at = 0.0
-        self.oom_seen = oom_kills()
+        self.oom_seen = processes.oom_kills()
         self.clock = clock_offset()
         self.status_due = time.monotonic()
         self.memory_due = self.status_due + MEMORY_SECONDS
@@ -687,7 +299,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until asked to stop; the exit code. Raises Forked in every child."""
-        self.guardian = Guardian()
+        self.guardian = processes.Guardian()
         self._catch_signals()
         self._listen()
         self.write_status()
@@ -755,7 +367,7 @@ class Supervisor:
                 service.kill_due = None
                 if service.pid is not None:
                     self.out.say(f"{service.name} did not stop in time: killed")
-                    kill_session(service.pid)
+                    processes.kill_session(service.pid)
             if service.start_due is not None and service.start_due <= now and not self.stopping:
                 self._start(service)
         if self.probe:
@@ -827,7 +439,7 @@ class Supervisor:
             configure_mappers()
         # The collector never looks at these objects again: it would only unshare their memory.
         gc.collect()
-        give_back_memory()  # before the fork, or every component would keep a copy of what is free
+        processes.give_back_memory()  # before the fork, or every component would keep a copy of what is free
         gc.freeze()
         gc.set_threshold(*thresholds)
         self.out.say(f"imported Airflow in {time.monotonic() - started:.1f} s")
@@ -861,10 +473,10 @@ class Supervisor:
             try:
                 if self.config.database:
                     socket.create_connection(self.config.database, timeout=1).close()
-                found = alembic_revisions(url) if heads else heads
+                found = migrations.alembic_revisions(url) if heads else heads
                 break
             except Exception as exc:  # noqa: BLE001 - the driver's errors, without importing the driver
-                message = database_error(exc)
+                message = migrations.database_error(exc)
                 if message != self.message:
                     self.message, self.changed = message, True
                     self.out.say(f"waiting for the database: {message}")
@@ -872,7 +484,7 @@ class Supervisor:
         else:
             return None
         self.message = None
-        verdict = judge_revisions(found, heads, known)
+        verdict = migrations.judge_revisions(found, heads, known)
         if verdict == "newer":
             unknown = ", ".join(sorted(found - known))
             self._set_database("newer", f"the database was made by a newer Airflow (revision {unknown})")
@@ -895,9 +507,9 @@ class Supervisor:
     def _save_before_migration(self, url: str, found: set[str]) -> None:
         """Keep a snapshot: a migration cannot be undone. What prevents it is told, and prevents no start."""
         try:
-            name = save_before_migration(url, found)
+            name = migrations.save_before_migration(url, found)
         except Exception as exc:  # noqa: BLE001 - the driver's errors, without importing the driver
-            self.out.say(f"no snapshot before the migration: {database_error(exc)}")
+            self.out.say(f"no snapshot before the migration: {migrations.database_error(exc)}")
         else:
             self.out.say(f"before the migration the database was saved as snapshot `{name}`")
 
@@ -945,7 +557,7 @@ class Supervisor:
     def _become(self, service: Service, parent: int, reader: int, writer: int) -> None:
         """In the child: forget everything about the supervisor, then leave its stack."""
         os.setsid()
-        die_with_parent(parent)
+        processes.die_with_parent(parent)
         signal.set_wakeup_fd(-1)
         for number in BLOCKED:
             signal.signal(number, signal.SIG_DFL)
@@ -971,7 +583,7 @@ class Supervisor:
         raise Forked(service)
 
     def _pump(self, name: str, reader: int) -> None:
-        buffer = LineBuffer()
+        buffer = log_lines.LineBuffer()
 
         def on_data() -> None:
             try:
@@ -993,7 +605,7 @@ class Supervisor:
             if service.is_server:  # Postgres' fast shutdown: ends the sessions instead of waiting for them
                 os.kill(service.pid, signal.SIGINT)
             else:
-                terminate_group(service.pid)
+                processes.terminate_group(service.pid)
             service.kill_due = time.monotonic() + self.config.grace_seconds
 
     def _reap(self) -> None:
@@ -1007,7 +619,7 @@ class Supervisor:
             for service in self._children:
                 if service.pid == pid:
                     # What it left goes with it: LocalExecutor's workers would wait for ever.
-                    kill_session(pid)
+                    processes.kill_session(pid)
                     self.guardian.forget(pid)
                     self._ended(service, wait_status)
 
@@ -1019,7 +631,7 @@ class Supervisor:
         service.memory = None
         service.exit_code = code if code >= 0 else None
         service.signal = signal.Signals(-code).name if code < 0 else None
-        kills = oom_kills()
+        kills = processes.oom_kills()
         service.oom = kills > self.oom_seen and not asked
         self.oom_seen = kills
         self.changed = True
@@ -1044,8 +656,8 @@ class Supervisor:
 
     def _check_health(self, now: float) -> None:
         if self.config.health_url and self.database in ("ready", "failed") and not self.stopping:
-            self.health_due = now + HEALTH_TIMEOUT
-            self.probe = HealthProbe(self.config.health_url, self.selector, self._on_health)
+            self.health_due = now + health.TIMEOUT
+            self.probe = health.HealthProbe(self.config.health_url, self.selector, self._on_health)
         else:
             self.health_due = now + HEALTH_SECONDS
 
@@ -1059,9 +671,9 @@ class Supervisor:
                 self._set_database("failed", "Airflow cannot reach the database")
         for service in self.services.values():
             if service.state == "running" and not service.one_shot:
-                health = self._health_of(service, answer)
-                if health != service.health:
-                    service.health, self.changed = health, True
+                found = self._health_of(service, answer)
+                if found != service.health:
+                    service.health, self.changed = found, True
         pause = HEALTH_SECONDS_STARTING
         if answer is None:
             pause = HEALTH_SECONDS_SILENT
@@ -1078,19 +690,24 @@ class Supervisor:
             if answer is not None:
                 return "healthy"
             return "starting" if service.health == "starting" else "unhealthy"
-        if answer is None or service.name not in HEALTH_KEYS:
+        if answer is None or service.name not in health.KEYS:
             return service.health
-        return component_health(answer, HEALTH_KEYS[service.name], service.started_at or 0.0, service.health)
+        return health.component_health(
+            answer, health.KEYS[service.name], service.started_at or 0.0, service.health
+        )
 
     def _measure_memory(self) -> None:
-        self.oom_seen = oom_kills()
+        self.oom_seen = processes.oom_kills()
         if sys.platform != "linux":
             return
         self.changed = True
         owners = {service.pid: service for service in self.services.values() if service.pid}
-        for root, pids in process_trees(owners).items():
-            owners[root].memory = sum(proportional_set_size(pid) for pid in pids) or None
-        self.memory = proportional_set_size(os.getpid()) + proportional_set_size(self.guardian.pid) or None
+        for root, pids in processes.process_trees(owners).items():
+            owners[root].memory = sum(processes.proportional_set_size(pid) for pid in pids) or None
+        self.memory = (
+            processes.proportional_set_size(os.getpid()) + processes.proportional_set_size(self.guardian.pid)
+            or None
+        )
 
     def write_status(self) -> None:
         """Replace status.json; a reader sees the old or the new one, never a part."""
@@ -1176,18 +793,6 @@ class Supervisor:
 # -------------------------------------------------------------------------------------------------- commands
 
 
-def load_beside(name: str) -> ModuleType:
-    """A module beside this file, which is no place to import from, such as `runner`; or below it."""
-    spec = importlib.util.spec_from_file_location(
-        f"astro_{Path(name).name}", Path(__file__).parent / f"{name}.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def answer_this_machine_alone() -> None:
     """Have Airflow's application, which needs no login here, refuse what pages of other sites send."""
     try:
@@ -1254,7 +859,7 @@ def run(run_dir: Path) -> int:
         load_environment(run_dir / "environment.json")
         config = Config.load(run_dir / "config.json")
     except ConfigError as exc:
-        LineWriter().say(str(exc))
+        log_lines.LineWriter().say(str(exc))
         return EXIT_CONFIG
     try:
         return Supervisor(run_dir, config).run()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy.ssh import SshConnection
-from astro_cli.deploy.swarm_api import LOOPBACK, SWARM_PORT, SwarmApi
+from astro_cli.deploy.swarm.api import LOOPBACK, SWARM_PORT, SwarmApi
 from astro_cli.foundation.errors import EngineError, TargetError
 from astro_cli.runtime.endpoint import Endpoint
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from astro_cli.deploy.swarm_tasks import is_up, lost, of_release
+from astro_cli.deploy.swarm.task_state import is_up, lost, of_release
 
 BEGAN = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 UNHEALTHY = "task: non-zero exit (137): dockerexec: unhealthy container"

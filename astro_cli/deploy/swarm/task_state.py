@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.deploy.swarm_api import parse_time
+from astro_cli.deploy.swarm.api import parse_time
 from astro_cli.foundation import labels
 
 if TYPE_CHECKING:

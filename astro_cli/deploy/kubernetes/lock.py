@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from astro_cli.deploy.kubernetes_api import CONFLICT, NOT_FOUND, RefusedError
-from astro_cli.deploy.kubernetes_objects import LOCK
+from astro_cli.deploy.kubernetes.api import CONFLICT, NOT_FOUND, RefusedError
+from astro_cli.deploy.kubernetes.objects import LOCK
 from astro_cli.deploy.lock import STALE_SECONDS, Found, Holder
 from astro_cli.foundation import labels
 from astro_cli.foundation.errors import TargetError
@@ -14,7 +14,7 @@ from astro_cli.foundation.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from astro_cli.deploy.kubernetes_api import KubernetesApi
+    from astro_cli.deploy.kubernetes.api import KubernetesApi
     from astro_cli.deploy.stack import Names
 
 NAME = "lock"

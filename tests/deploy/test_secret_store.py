@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from astro_cli.deploy.secret_store import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.stack import Names
-from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import Secrets
 
 NAMES = Names("abcdef123456", "shop", "prod")

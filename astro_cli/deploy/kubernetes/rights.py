@@ -11,7 +11,7 @@ from astro_cli.foundation.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from astro_cli.deploy.kubernetes_api import KubernetesApi
+    from astro_cli.deploy.kubernetes.api import KubernetesApi
     from astro_cli.domain.deployments import Deployment
 
 

@@ -14,11 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.deploy import stack, swarm_tasks
+from astro_cli.deploy import stack
 from astro_cli.deploy.dag_bundle import BUNDLE, RegistryStore
-from astro_cli.deploy.proxy import PROXY, proxy_text
 from astro_cli.deploy.registry import Registry, parse_repository
-from astro_cli.deploy.swarm import NotRunningError, SwarmTarget, _leave
+from astro_cli.deploy.swarm import task_state
+from astro_cli.deploy.swarm.proxy import PROXY, proxy_text
+from astro_cli.deploy.swarm.target import NotRunningError, SwarmTarget, _leave
 from astro_cli.deploy.target import RollError
 from astro_cli.domain.airflow import DEPLOYED_CODE
 from astro_cli.domain.deployments import BUNDLED
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.registry import Credentials
-    from astro_cli.deploy.swarm_api import SwarmApi
-    from astro_cli.deploy.swarm_nodes import HostEngine, Nodes
+    from astro_cli.deploy.swarm.api import SwarmApi
+    from astro_cli.deploy.swarm.nodes import HostEngine, Nodes
     from astro_cli.deploy.target import Lock, Secrets
     from astro_cli.domain.deployments import Deployment
     from astro_cli.domain.releases import Release
@@ -161,7 +162,7 @@ class ClusterTarget(SwarmTarget):
                         hint="the engine there must reach the registry and trust its certificate "
                         f"(/etc/docker/certs.d/{reference.partition('/')[0]}/ca.crt), with a login that may read",
                     )
-                if service is not None and swarm_tasks.is_up(service, tasks) and tasks:
+                if service is not None and task_state.is_up(service, tasks) and tasks:
                     return
                 if time.monotonic() > deadline:
                     raise TargetError(
@@ -284,7 +285,7 @@ class ClusterTarget(SwarmTarget):
         for task in self.api.tasks(self.names.of(stack.LOG_SERVER.name)):
             here = task.get("NodeID") == self._own_id and task["DesiredState"] == "running"
             if here and task["Status"]["State"] == "running":
-                return swarm_tasks.container_of(task)
+                return task_state.container_of(task)
         raise NotRunningError(f"{stack.LOG_SERVER.name} on {self._manager.host.url}")
 
     def _place_of(self, service: str) -> tuple[SwarmApi, str]:
@@ -296,7 +297,7 @@ class ClusterTarget(SwarmTarget):
         for task in running:
             engine = self._engine_of(task)
             if engine is not None:
-                return engine, swarm_tasks.container_of(task)
+                return engine, task_state.container_of(task)
         if running:
             raise UsageError(
                 f"{service} runs on {self._node_name(running[0])}, which is not named in `hosts`",
@@ -305,7 +306,7 @@ class ClusterTarget(SwarmTarget):
         raise NotRunningError(service)
 
     def _lines_of(self, task: Mapping[str, Any], tail: int | None) -> list[str]:
-        if not swarm_tasks.container_of(task):
+        if not task_state.container_of(task):
             return super()._lines_of(task, tail)
         options = {"stdout": "true", "stderr": "true", "tail": "all" if tail is None else str(tail)}
         with self.api.reached():

@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy import (
     database,
-    kubernetes_objects,
-    kubernetes_pods,
-    kubernetes_rights,
     stack,
 )
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, RegistryStore
-from astro_cli.deploy.kubernetes_api import CONFLICT, FORBIDDEN, KINDS, NOT_FOUND, RefusedError, selector
-from astro_cli.deploy.kubernetes_diff import differences
-from astro_cli.deploy.kubernetes_lock import NAME as LOCK_LEASE
-from astro_cli.deploy.kubernetes_lock import LeaseStore
+from astro_cli.deploy.kubernetes import objects, pod_state, rights
+from astro_cli.deploy.kubernetes.api import CONFLICT, FORBIDDEN, KINDS, NOT_FOUND, RefusedError, selector
+from astro_cli.deploy.kubernetes.diff import differences
+from astro_cli.deploy.kubernetes.lock import NAME as LOCK_LEASE
+from astro_cli.deploy.kubernetes.lock import LeaseStore
 from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
-from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
+from astro_cli.deploy.secret_store import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.domain.airflow import ADMIN, API_PORT, AUTH_MANAGER, DEPLOYED_CODE
 from astro_cli.domain.deployments import CELERY
@@ -38,11 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from astro_cli.deploy.dag_bundle import Bundle
-    from astro_cli.deploy.kubernetes_api import KubernetesApi
-    from astro_cli.deploy.kubernetes_diff import Difference
+    from astro_cli.deploy.kubernetes.api import KubernetesApi
     from astro_cli.deploy.lock import HeldLock
     from astro_cli.deploy.registry import Credentials, Registry
-    from astro_cli.deploy.target import Lock, Secrets, Unfinished
+    from astro_cli.deploy.target import Difference, Lock, Secrets, Unfinished
     from astro_cli.domain.deployments import Deployment
     from astro_cli.domain.releases import Release
     from astro_cli.runtime.engine import LogQuery, Report
@@ -116,8 +113,8 @@ class KubernetesTarget:
                 f"`kubectl label namespace {self.api.namespace} {words}`",
             )
         if changing:
-            wanted = kubernetes_rights.needed(self._deployment, new=namespace is None)
-            kubernetes_rights.require(self.api, wanted)
+            wanted = rights.needed(self._deployment, new=namespace is None)
+            rights.require(self.api, wanted)
 
     def _namespace(self) -> Object | None:
         try:
@@ -149,30 +146,26 @@ class KubernetesTarget:
         return State(self._releases(), tuple(rows), lock_holder(self._lock))
 
     def _releases(self) -> tuple[Release, ...]:
-        found = self.api.list("ConfigMap", f"{self._mine},{labels.KIND}={kubernetes_objects.RECORD}")
+        found = self.api.list("ConfigMap", f"{self._mine},{labels.KIND}={objects.RECORD}")
         read = (read_release(each["data"]["release"]) for each in found)
         return tuple(sorted(read, key=lambda release: release.id))
 
     def _service_state(self, workload: Object, pods: Sequence[Object]) -> ServiceState:
         name = workload["metadata"]["labels"][labels.SERVICE]
-        release = kubernetes_pods.release_of(workload)
+        release = pod_state.release_of(workload)
         own = [pod for pod in pods if pod["metadata"]["labels"].get(labels.SERVICE) == name]
-        new = [
-            pod
-            for pod in own
-            if kubernetes_pods.release_of(pod) == release and not kubernetes_pods.is_ending(pod)
-        ]
-        ready = [pod for pod in new if kubernetes_pods.is_ready(pod)]
-        troubles = filter(None, map(kubernetes_pods.trouble, new))
+        new = [pod for pod in own if pod_state.release_of(pod) == release and not pod_state.is_ending(pod)]
+        ready = [pod for pod in new if pod_state.is_ready(pod)]
+        troubles = filter(None, map(pod_state.trouble, new))
         return ServiceState(
             name=name,
             release=release,
             wanted=workload["spec"]["replicas"],
             running=len(ready),
-            draining=sum(map(kubernetes_pods.is_ending, own)),
+            draining=sum(map(pod_state.is_ending, own)),
             image=workload["spec"]["template"]["spec"]["containers"][0]["image"],
             containers=tuple(pod["metadata"]["name"] for pod in ready),
-            error=next((trouble.words for trouble in troubles), kubernetes_pods.lost(workload)),
+            error=next((trouble.words for trouble in troubles), pod_state.lost(workload)),
         )
 
     def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
@@ -180,7 +173,7 @@ class KubernetesTarget:
         changed = self._store.changed(secrets)
         if not secrets.certificate:
             return changed
-        found = self.api.get("Secret", kubernetes_objects.CERTIFICATE_SECRET)
+        found = self.api.get("Secret", objects.CERTIFICATE_SECRET)
         known = (
             (found["metadata"].get("annotations") or {}).get("astro.digest.certificate", "") if found else ""
         )
@@ -197,9 +190,9 @@ class KubernetesTarget:
     def _wanted(self, release: Release) -> list[Object]:
         """Every object of a release but secrets and records."""
         return [
-            *kubernetes_objects.base_objects(self.names, release, database.settings()),
+            *objects.base_objects(self.names, release, database.settings()),
             *(
-                kubernetes_objects.airflow_deployment(self.names, service, release, 300.0)
+                objects.airflow_deployment(self.names, service, release, 300.0)
                 for service in stack.services_of(release)
             ),
         ]
@@ -212,7 +205,7 @@ class KubernetesTarget:
                 continue
             with suppress(RefusedError):  # what may not be listed was never made
                 for each in self.api.list(kind, self._mine):
-                    if each["metadata"]["labels"].get(labels.KIND) != kubernetes_objects.RECORD:
+                    if each["metadata"]["labels"].get(labels.KIND) != objects.RECORD:
                         found[kind, each["metadata"]["name"]] = {"kind": kind, **each}
         return found
 
@@ -223,7 +216,7 @@ class KubernetesTarget:
         """Hold the deployment; its namespace is made if there is none."""
         if self._namespace() is None:
             try:
-                made = kubernetes_objects.namespace(self.names, self.api.namespace)
+                made = objects.namespace(self.names, self.api.namespace)
                 self.api.call("POST", "/api/v1/namespaces", body=made)
             except RefusedError as exc:
                 if exc.status != CONFLICT:  # else somebody was faster
@@ -235,7 +228,7 @@ class KubernetesTarget:
 
     def record(self, release: Release) -> None:
         """Append to the list of releases."""
-        self.api.create(kubernetes_objects.record(self.names, release))
+        self.api.create(objects.record(self.names, release))
 
     def unlock(self) -> Unfinished | None:
         """Take the lock away from whoever has it; what was begun under it, or None when it was free."""
@@ -269,7 +262,7 @@ class KubernetesTarget:
     def reencrypt(self, release: Release) -> None:
         """See `Target`."""
         command = ["airflow", "rotate-fernet-key"]
-        job = kubernetes_objects.airflow_job(self.names, "reencrypt", release, command)
+        job = objects.airflow_job(self.names, "reencrypt", release, command)
         self._run_job(job, "the database could not be encrypted anew")
 
     def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
@@ -283,15 +276,15 @@ class KubernetesTarget:
         if secrets.certificate:
             pem = secrets.certificate
             if "certificate" in self.changed_secrets(secrets):
-                self._put(kubernetes_objects.certificate_secret(self.names, pem, digest_of(pem)))
-        account, *others = kubernetes_objects.base_objects(self.names, release, database.settings())
+                self._put(objects.certificate_secret(self.names, pem, digest_of(pem)))
+        account, *others = objects.base_objects(self.names, release, database.settings())
         self._put(account)
         live = (each for each in self._releases() if each.result == LIVE)
         known = {image for each in live for image in (each.image, *each.companions.values())}
         for image in dict.fromkeys((*release.companions.values(), release.image)):
             if image not in known:
                 report.step(f"a node pulls {image.partition('@')[0]}")
-                job = kubernetes_objects.image_job(self.names, "pull", image)
+                job = objects.image_job(self.names, "pull", image)
                 self._run_job(job, "the image does not run")
         kept = []
         for each in others:
@@ -303,11 +296,11 @@ class KubernetesTarget:
 
     def _ensure_registry_login(self, secrets: Secrets) -> None:
         login = self._registry.credentials
-        if login is None and self.api.get("Secret", kubernetes_objects.REGISTRY_SECRET) is not None:
+        if login is None and self.api.get("Secret", objects.REGISTRY_SECRET) is not None:
             return  # somebody else deployed, who had one
         host = self._registry.repository.partition("/")[0]
         name, password = (login.username, login.password) if login else ("", "")
-        self._put(kubernetes_objects.registry_secret(self.names, host, name, password, secrets.authority))
+        self._put(objects.registry_secret(self.names, host, name, password, secrets.authority))
 
     def _put(self, wanted: Object) -> None:
         """Apply an object, unless somebody else's has its name."""
@@ -340,7 +333,7 @@ class KubernetesTarget:
 
     def dags_seen(self, release: Release) -> str:
         """See `Target`."""
-        remembered = f"{STORAGE}/{BUNDLE}/current-{kubernetes_objects.dags_tag(self.names, release)}"
+        remembered = f"{STORAGE}/{BUNDLE}/current-{objects.dags_tag(self.names, release)}"
         code, output = self._in_processor(["cat", remembered])
         return "" if code or not output else f"sha256:{output.strip()}"
 
@@ -357,9 +350,9 @@ class KubernetesTarget:
 
     @contextmanager
     def _dags(self, release: Release) -> Iterator[RegistryStore]:
-        tag = kubernetes_objects.dags_tag(self.names, release)
-        found = self.api.get("Secret", kubernetes_objects.REGISTRY_SECRET)
-        authority = (found or {}).get("data", {}).get(kubernetes_objects.AUTHORITY_FILE, "")
+        tag = objects.dags_tag(self.names, release)
+        found = self.api.get("Secret", objects.REGISTRY_SECRET)
+        authority = (found or {}).get("data", {}).get(objects.AUTHORITY_FILE, "")
         with self._registry.opened(base64.b64decode(authority).decode()) as registry:
             yield RegistryStore(registry, self._registry.repository.partition("/")[2], tag)
 
@@ -367,28 +360,28 @@ class KubernetesTarget:
 
     def database_heads(self, release: Release) -> str:
         """Migration heads of the metadata database; empty for an empty one."""
-        job = kubernetes_objects.postgres_job(self.names, "heads", release, database.HEADS)
+        job = objects.postgres_job(self.names, "heads", release, database.HEADS)
         return "".join(self._run_job(job, "the metadata database cannot be asked for its version")).strip()
 
     def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
         """Write the metadata database to the file `name` in the volume of backups, then remove others."""
-        job = kubernetes_objects.postgres_job(self.names, "backup", release, database.backup(name, drop))
+        job = objects.postgres_job(self.names, "backup", release, database.backup(name, drop))
         self._run_job(job, "the backup of the metadata database failed")
         return name
 
     def backups(self, release: Release) -> tuple[str, ...]:
         """See `Target`."""
-        job = kubernetes_objects.postgres_job(self.names, "backups", release, database.BACKUPS)
+        job = objects.postgres_job(self.names, "backups", release, database.BACKUPS)
         return database.backups(self._run_job(job, "the backups cannot be listed"))
 
     def restore(self, release: Release, name: str) -> None:
         """Put a backup in the metadata database's place, all of it or nothing."""
-        job = kubernetes_objects.postgres_job(self.names, "restore", release, database.restore(name))
+        job = objects.postgres_job(self.names, "restore", release, database.restore(name))
         self._run_job(job, f"the backup {name} could not be restored")
 
     def migrate(self, release: Release) -> None:
         """Migrate the metadata database with the release's image."""
-        job = kubernetes_objects.airflow_job(self.names, "migrate", release, ["airflow", "db", "migrate"])
+        job = objects.airflow_job(self.names, "migrate", release, ["airflow", "db", "migrate"])
         self._run_job(job, "the migration of the metadata database failed")
 
     def _run_job(self, job: Object, failure: str) -> list[str]:
@@ -410,13 +403,13 @@ class KubernetesTarget:
             if phase in ("Succeeded", "Failed"):
                 lines = self._lines_of(pods[0])
                 if phase == "Failed":
-                    trouble = kubernetes_pods.trouble(pods[0])
+                    trouble = pod_state.trouble(pods[0])
                     reason = f": {trouble.words}" if trouble else ""
                     raise AstroError(
                         f"{failure}{reason}", hint="nothing was replaced", details=tuple(lines[-LAST_LINES:])
                     )
                 return lines
-            trouble = kubernetes_pods.trouble(pods[0], known) if pods else None
+            trouble = pod_state.trouble(pods[0], known) if pods else None
             late = time.monotonic() > began + PENDING_SECONDS and phase != "Running"
             if trouble is not None and (trouble.final or late):
                 raise _cluster_error(f"the job `{name}` cannot run: {trouble.words}")
@@ -446,7 +439,7 @@ class KubernetesTarget:
         """Replace services by those of a release, and wait until each of them runs healthy."""
         rows = [service for service in stack.services_of(release) if service.name in services]
         for service in rows:
-            wanted = kubernetes_objects.airflow_deployment(self.names, service, release, seconds)
+            wanted = objects.airflow_deployment(self.names, service, release, seconds)
             marks = f"{labels.SERVICE}={service.name},{labels.RELEASE}={release.serving}"
             if not self.api.list("Pod", f"{self._mine},{marks}"):  # else it goes back to what still runs
                 self._try_pod(wanted)
@@ -474,17 +467,17 @@ class KubernetesTarget:
         workload = self.api.get(kind, name)
         if workload is None:
             raise RollError(f"the service {name} was removed by somebody")
-        if kubernetes_pods.is_up({"kind": kind, **workload}):
+        if pod_state.is_up({"kind": kind, **workload}):
             return True
         found = self.api.list("Pod", f"{self._mine},{labels.SERVICE}={name}")
         pods = [
             pod
-            for pod in kubernetes_pods.newest(found)
-            if kubernetes_pods.release_of(pod) == release and not kubernetes_pods.is_ending(pod)
+            for pod in pod_state.newest(found)
+            if pod_state.release_of(pod) == release and not pod_state.is_ending(pod)
         ]
-        troubles = {pod["metadata"]["name"]: kubernetes_pods.trouble(pod, known[name]) for pod in pods}
+        troubles = {pod["metadata"]["name"]: pod_state.trouble(pod, known[name]) for pod in pods}
         worst = max(filter(None, troubles.values()), key=lambda each: each.final, default=None)
-        refused = kubernetes_pods.lost(workload)
+        refused = pod_state.lost(workload)
         if worst is not None:
             known[name] = worst.words
         if late or refused or (worst is not None and worst.final):
@@ -564,8 +557,8 @@ class KubernetesTarget:
 
     def _pod(self, service: str) -> str:
         """A pod of a service that is ready; empty where there is none."""
-        pods = kubernetes_pods.newest(self.api.list("Pod", f"{self._mine},{labels.SERVICE}={service}"))
-        return next((str(pod["metadata"]["name"]) for pod in pods if kubernetes_pods.is_ready(pod)), "")
+        pods = pod_state.newest(self.api.list("Pod", f"{self._mine},{labels.SERVICE}={service}"))
+        return next((str(pod["metadata"]["name"]) for pod in pods if pod_state.is_ready(pod)), "")
 
     def ask(self, path: str) -> dict[str, object] | None:
         """The deployment's own API, asked beside it: in some networks a pod cannot reach itself by its Service."""
@@ -613,7 +606,7 @@ class KubernetesTarget:
         kept = kept_releases(self._releases(), keep)
         wanted = {(each["kind"], each["metadata"]["name"]) for each in self._wanted(kept[-1])}
         for (kind, name), each in self._present().items():
-            is_object = each["metadata"]["labels"].get(labels.KIND) == kubernetes_objects.OBJECT
+            is_object = each["metadata"]["labels"].get(labels.KIND) == objects.OBJECT
             if is_object and (kind, name) not in wanted:
                 self.api.delete(kind, name)
         needed = {name for each in kept for name in each.secrets.values()}
@@ -765,6 +758,4 @@ class _SecretDoor:
         """Make a secret; it never changes."""
         notes = {key: value for key, value in marks.items() if key.startswith("astro.digest.")}
         plain = {key: value for key, value in marks.items() if key not in notes}
-        return str(
-            self._api.create(kubernetes_objects.secret(name, plain, notes, content))["metadata"]["uid"]
-        )
+        return str(self._api.create(objects.secret(name, plain, notes, content))["metadata"]["uid"])

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from astro_cli.deploy.lock import Found, Holder
-from astro_cli.deploy.swarm_api import CONFLICT, NOT_FOUND, config_text, parse_time
+from astro_cli.deploy.swarm.api import CONFLICT, NOT_FOUND, config_text, parse_time
 from astro_cli.foundation import labels
 from astro_cli.runtime.docker_api import RefusedError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from astro_cli.deploy.stack import Names
-    from astro_cli.deploy.swarm_api import SwarmApi
+    from astro_cli.deploy.swarm.api import SwarmApi
 
 _BEAT = "astro.beat"  # an update that changes nothing would not count as one
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from astro_cli.deploy.target import Difference
 from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
@@ -17,21 +17,6 @@ if TYPE_CHECKING:
 LONGEST = 160
 """Characters of a value that are shown."""
 _OF_THE_CLUSTER = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One object that is not as it should be.
-
-    Attributes:
-        action: `create`, `change` or `remove`.
-        fields: what changes in it, each as `path: old → new`.
-    """
-
-    action: str
-    kind: str
-    name: str
-    fields: tuple[str, ...] = ()
 
 
 def differences(

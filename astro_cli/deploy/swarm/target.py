@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.deploy import database, stack, swarm_tasks
+from astro_cli.deploy import database, stack
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
 from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
-from astro_cli.deploy.proxy import INSIDE_PORT, PROXY, proxy_container
-from astro_cli.deploy.swarm_api import SwarmApi, config_text
-from astro_cli.deploy.swarm_lock import SwarmLockStore
-from astro_cli.deploy.swarm_secrets import SecretStore, digest_of, is_digest_of
+from astro_cli.deploy.secret_store import SecretStore, digest_of, is_digest_of
+from astro_cli.deploy.swarm import task_state
+from astro_cli.deploy.swarm.api import SwarmApi, config_text
+from astro_cli.deploy.swarm.lock import SwarmLockStore
+from astro_cli.deploy.swarm.proxy import INSIDE_PORT, PROXY, proxy_container
 from astro_cli.deploy.target import RollError, ServiceState, State
 from astro_cli.domain.airflow import ADMIN, AUTH_MANAGER, DEPLOYED_CODE
 from astro_cli.domain.deployments import CELERY
@@ -34,10 +35,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from astro_cli.deploy.dag_bundle import Bundle
-    from astro_cli.deploy.kubernetes_diff import Difference
     from astro_cli.deploy.lock import HeldLock
     from astro_cli.deploy.registry import Credentials
-    from astro_cli.deploy.target import Lock, Secrets, Unfinished
+    from astro_cli.deploy.target import Difference, Lock, Secrets, Unfinished
     from astro_cli.domain.deployments import Deployment
     from astro_cli.domain.releases import Release
     from astro_cli.runtime.endpoint import Endpoint
@@ -125,7 +125,7 @@ class SwarmTarget:
         release = spec["Labels"].get(labels.RELEASE)
         running, draining, containers, nodes, error = 0, 0, [], [], ""
         for task in self.api.tasks(spec["Name"]):
-            status, is_new = task["Status"], swarm_tasks.release_of(task) == release
+            status, is_new = task["Status"], task_state.release_of(task) == release
             if status["State"] == "running" and task["DesiredState"] == "running" and is_new:
                 running += 1
                 containers.append(status["ContainerStatus"]["ContainerID"])
@@ -137,7 +137,7 @@ class SwarmTarget:
         return ServiceState(
             name=spec["Labels"][labels.SERVICE],
             release=int(release) if release else None,
-            wanted=swarm_tasks.wanted(service),
+            wanted=task_state.wanted(service),
             running=running,
             draining=draining,
             image=spec["TaskTemplate"]["ContainerSpec"]["Image"],
@@ -443,9 +443,9 @@ class SwarmTarget:
         self.api.remove_service(name)
         for task in tasks:  # the engine forgets a job's container, and leaves it lying
             engine = self._engine_of(task)
-            if engine is not None and swarm_tasks.container_of(task):
+            if engine is not None and task_state.container_of(task):
                 with engine.reached():
-                    engine.api.remove_container(swarm_tasks.container_of(task))
+                    engine.api.remove_container(task_state.container_of(task))
 
     def _engine_of(self, task: Mapping[str, Any]) -> SwarmApi | None:  # noqa: ARG002 - see `ClusterTarget`
         """The engine that a task is on, if it can be reached."""
@@ -490,13 +490,13 @@ class SwarmTarget:
         service = self.api.service(self.names.of(name))
         if service is None:
             raise self._roll_error(name, release, "was removed by somebody")
-        tasks = swarm_tasks.of_release(self.api.tasks(self.names.of(name)), release)
-        if lost := swarm_tasks.lost(service, tasks, began):
+        tasks = task_state.of_release(self.api.tasks(self.names.of(name)), release)
+        if lost := task_state.lost(service, tasks, began):
             raise self._roll_error(name, release, lost)
-        return swarm_tasks.is_up(service, tasks)
+        return task_state.is_up(service, tasks)
 
     def _roll_error(self, name: str, release: int | None, what: str) -> RollError:
-        tasks = swarm_tasks.of_release(self.api.tasks(self.names.of(name)), release)
+        tasks = task_state.of_release(self.api.tasks(self.names.of(name)), release)
         dead = next((task for task in tasks if task["Status"]["State"] in ("failed", "rejected")), None)
         task = dead or next(iter(tasks), None)
         reason = (task["Status"].get("Err") or "") if task else ""
@@ -504,7 +504,7 @@ class SwarmTarget:
         return RollError(f"the service {name} {what}{f' ({reason})' if reason else ''}", details=tuple(lines))
 
     def _lines_of(self, task: Mapping[str, Any], tail: int | None) -> list[str]:
-        container = swarm_tasks.container_of(task)
+        container = task_state.container_of(task)
         if not container:
             return [task["Status"].get("Err") or task["Status"].get("Message", "")]
         reader = EngineReader(self._endpoint)
@@ -678,9 +678,9 @@ class SwarmTarget:
                 continue
             for task in self.api.tasks(self.names.of(row.name)):
                 alive = task["Status"]["State"] in ("running", "starting")
-                if swarm_tasks.container_of(task) and (alive or row.name not in containers):
+                if task_state.container_of(task) and (alive or row.name not in containers):
                     name = row.name if row.name not in containers else f"{row.name}.{len(containers)}"
-                    containers[name] = swarm_tasks.container_of(task)
+                    containers[name] = task_state.container_of(task)
         proxy = self._inspect("containers", self.names.of(PROXY))
         if proxy is not None and (not query.services or PROXY in query.services):
             containers[PROXY] = proxy["Id"]

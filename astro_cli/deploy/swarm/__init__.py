@@ -1,0 +1,1 @@
+"""Deployments on engines in swarm mode: one host, or several nodes."""
