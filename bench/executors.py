@@ -72,16 +72,13 @@ def main() -> None:
         lab = Lab(_folder(folder / "lab"))
         stack.callback(lab.close)
         bench = Bench(_folder(folder / "project"), lab, options)
-        for shape in options.shapes:
-            figures[shape] = bench.measure(shape)
-            print(f"{shape}: {figures[shape]}", file=sys.stderr)
-    tell(
-        "executors",
-        before,
-        {"dags": options.dags, "tasks": options.tasks, "slots": SLOTS},
-        figures,
-        options.json,
-    )
+        try:
+            for shape in options.shapes:
+                figures[shape] = bench.measure(shape)
+                print(f"{shape}: {figures[shape]}", file=sys.stderr)
+        finally:  # what was measured is not lost with the next one
+            parameters = {"dags": options.dags, "tasks": options.tasks, "slots": SLOTS}
+            tell("executors", before, parameters, figures, options.json)
 
 
 class Bench:
@@ -161,7 +158,8 @@ class Bench:
     def _pods_cpu(self) -> float:
         """CPU seconds of all pods so far, the ended ones included."""
         groups = (Path(f"/sys/fs/cgroup/cpuacct/{node.name}/cpuacct.usage") for node in self._lab.nodes)
-        return sum(int(group.read_text()) for group in groups) / 1e9
+        had_pods = (group for group in groups if group.exists())
+        return sum(int(group.read_text()) for group in had_pods) / 1e9
 
     def _lose_a_node(self) -> float:
         """Seconds from the loss of the second node until all tasks that ran there run on the first."""

@@ -109,9 +109,15 @@ class State:
 
     def runs(self, release: Release) -> bool:
         """Whether every service runs just this release."""
-        mine = [service for service in self.services if service.release is not None]
-        return bool(mine) and all(
-            service.release == release.serving and service.running >= service.wanted for service in mine
+        return any(service.release is not None for service in self.services) and not self.behind(release)
+
+    def behind(self, release: Release) -> tuple[ServiceState, ...]:
+        """The services that do not run just this release, or not as often as they should."""
+        mine = (service for service in self.services if service.release is not None)
+        return tuple(
+            service
+            for service in mine
+            if service.release != release.serving or service.running < service.wanted
         )
 
 

@@ -582,12 +582,12 @@ class Deployer:
             return None if sick or not self._target.state().runs(release) else True
 
         if wait_until(healthy, seconds=VERIFY_SECONDS, pause=POLL_SECONDS) is None:
-            dead = [service for service in self._target.state().services if service.running < service.wanted]
-            what = ", ".join(sick or [service.name for service in dead])
+            behind = self._target.state().behind(release)
+            what = ", ".join(sick or [service.name for service in behind])
             raise RollError(
                 f"release {release.id} is not healthy: {what}",
                 hint="see `astro deployment logs`",
-                details=(*(service.error for service in dead if service.error), *self._last_lines(sick)),
+                details=(*(service.error for service in behind if service.error), *self._last_lines(sick)),
             )
         self._wait_for_dags(release, lock)
 

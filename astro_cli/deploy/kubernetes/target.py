@@ -445,6 +445,15 @@ class KubernetesTarget:
                 self._try_pod(wanted)
             self._put(wanted)
         self._wait("Deployment", [service.name for service in rows], release.serving, lock, seconds)
+        if rows[-1] == stack.services_of(release)[-1]:
+            self._remove_unwanted(release)
+
+    def _remove_unwanted(self, release: Release) -> None:
+        """Remove what earlier releases had and this one has not; workers finish their tasks first."""
+        wanted = {service.name for service in stack.services_of(release)}
+        for each in self.api.list("Deployment", self._mine):
+            if each["metadata"]["name"] not in wanted:
+                self.api.delete("Deployment", each["metadata"]["name"])
 
     def _wait(
         self, kind: str, services: Sequence[str], release: int | None, lock: Lock, seconds: float
