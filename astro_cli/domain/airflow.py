@@ -124,6 +124,8 @@ BROKER = "broker"
 BROKER_PORT = 6379
 CELERY_RESERVED = ("AIRFLOW__CELERY__BROKER_URL", "AIRFLOW__CELERY__RESULT_BACKEND")
 """Like `RESERVED`, where Celery's workers run the tasks: another broker would be somebody else's."""
+HEARTBEAT_TIMEOUT = "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"
+"""Seconds after which a task that was not heard of is tried again; Airflow's own are 300."""
 CELERY_PARALLELISM = 32
 """Airflow's own default: how many tasks run at once is a matter of the workers, whose number can change."""
 
@@ -134,7 +136,7 @@ def celery_environment() -> dict[str, str]:
         EXECUTOR: "CeleryExecutor",
         "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
         # A task whose worker is gone is tried again after a minute, not five; signs of life come every 5 s.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        HEARTBEAT_TIMEOUT: "60",
     }
 
 
@@ -197,7 +199,7 @@ def many_nodes_environment(log_host: str) -> dict[str, str]:
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "astro_node.log_host",
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(LOG_SERVER_PORT),
         # An api-server whose machine is lost is back within a minute, which tasks elsewhere must survive.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+        HEARTBEAT_TIMEOUT: "120",
     }
 
 

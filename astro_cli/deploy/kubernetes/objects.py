@@ -523,6 +523,8 @@ def _airflow_container(names: Names, release: Release, name: str) -> Object:
 def environment_of(names: Names, release: Release) -> dict[str, str]:
     """Plain variables of every Airflow process of a release."""
     own = {
+        # A pod on a lost node is never seen to end: its task is tried again when it was not heard of for so long.
+        **({airflow.HEARTBEAT_TIMEOUT: "120"} if release.configuration["executor"] == KUBERNETES else {}),
         **stack.airflow_environment(names, release),
         **bundle_environment(dags_tag(names, release), **dags_source(release)),
     }
