@@ -248,7 +248,7 @@ def test_data_is_not_among_what_is_pruned():
 
 def test_task_logs_are_kept_where_a_class_of_shared_volumes_is_named():
     def logs(pod: dict[str, Any]) -> dict[str, Any]:
-        return next(each for each in pod["volumes"] if each["name"] == "logs")
+        return next(each for each in pod["volumes"] if each["name"].endswith("logs"))
 
     claim = by_name(FULL)["PersistentVolumeClaim/logs"]["spec"]
     assert (claim["accessModes"], claim["storageClassName"]) == (["ReadWriteMany"], "shared")

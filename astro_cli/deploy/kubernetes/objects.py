@@ -514,7 +514,7 @@ def _airflow_container(names: Names, release: Release, name: str) -> Object:
         "volumeMounts": [
             {"name": "secrets", "mountPath": stack.SECRET_FOLDER, "readOnly": True},
             {"name": "registry", "mountPath": REGISTRY_FOLDER, "readOnly": True},
-            {"name": "logs", "mountPath": f"{airflow.HOME}/logs"},
+            {"name": _logs(release)["name"], "mountPath": f"{airflow.HOME}/logs"},
         ],
         "securityContext": _locked(),
     }
@@ -549,14 +549,18 @@ def dags_tag(names: Names, release: Release) -> str:
 
 
 def _airflow_volumes(release: Release, *, roles: Sequence[str] = _AIRFLOW_ROLES) -> list[Object]:
-    logs: Object = {"emptyDir": {}}
-    if release.configuration["storage"]["logs"]:
-        logs = {"persistentVolumeClaim": {"claimName": "logs"}}
     return [
         _secret_files("secrets", release, roles),
         {"name": "registry", "secret": {"secretName": REGISTRY_SECRET}},
-        {"name": "logs", **logs},
+        _logs(release),
     ]
+
+
+def _logs(release: Release) -> Object:
+    """The volume for task logs; two kinds have two names, or Kubernetes 1.20 would merge one into the other."""
+    if release.configuration["storage"]["logs"]:
+        return {"name": "shared-logs", "persistentVolumeClaim": {"claimName": "logs"}}
+    return {"name": "logs", "emptyDir": {}}
 
 
 def _secret_files(name: str, release: Release, roles: Sequence[str]) -> Object:
