@@ -1,0 +1,258 @@
+"""A deployment with a machine outside, which reaches it by its web address and by nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy import deployed
+from tests.deploy.deployed import NAME, PORT, SECRET, SECRET_NAME, Deployed
+from tests.deploy.host import Host, Switch, missing
+from tests.engine.astro import wait_for
+
+DAG = '''\
+"""A task outside, one inside that gets what it says, and mapped ones outside."""
+
+import os
+import socket
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import Variable, dag, task
+
+VERSION = "{version}"
+
+
+@dag(schedule=None, params={{"wait": False}})
+def onsite():
+    @task(queue="onsite", retries=2, retry_delay=timedelta(seconds=1))
+    def outside(params: dict, run_id: str) -> dict:
+        print("reading the meter")
+        while params["wait"] and not Path("/tmp", run_id).exists():
+            time.sleep(0.2)
+        told = Variable.get("meter", default="none")
+        known = sorted({{"{secret}", "ONSITE_TOKEN"}} & set(os.environ))
+        return {{"host": socket.gethostname(), "version": VERSION, "known": known, "meter": told}}
+
+    @task(queue="onsite")
+    def mapped(number: int) -> str:
+        return socket.gethostname()
+
+    @task
+    def inside(told: dict, hosts: list[str]) -> dict:
+        return {{**told, "mapped": sorted(set(hosts)), "inside": socket.gethostname()}}
+
+    inside(outside(), mapped.expand(number=[1, 2]))
+
+
+onsite()
+'''
+EDGE = """\
+    edge:
+      onsite:
+        concurrency: 2
+        hosts: [{outside}]
+        secrets: [ONSITE_TOKEN]
+"""
+TOKEN = "canary-88e1f0a2c7"
+
+
+class Site:
+    """The deployment, and the machine outside."""
+
+    def __init__(self, live: Deployed, outside: Host) -> None:
+        self.live = live
+        self.outside = outside
+
+    def write(self, version: str) -> None:
+        self.live.astro.write("dags/onsite.py", DAG.format(version=version, secret=SECRET_NAME))
+
+    def trigger(self, *, wait: bool = False) -> str:
+        self.live.request("PATCH", "/api/v2/dags/onsite", json={"is_paused": False})
+        body = {"logical_date": None, "conf": {"wait": wait}}
+        return str(self.live.request("POST", "/api/v2/dags/onsite/dagRuns", json=body)["dag_run_id"])
+
+    def task(self, run: str, name: str = "outside") -> dict[str, Any]:
+        path = f"/api/v2/dags/onsite/dagRuns/{run}/taskInstances"
+        found = self.live.request("GET", path)["task_instances"]
+        return next(each for each in found if each["task_id"] == name)
+
+    def log(self, run: str, number: int = 1) -> str:
+        path = f"/api/v2/dags/onsite/dagRuns/{run}/taskInstances/outside/logs/{number}"
+        return json.dumps(self.live.request("GET", path))
+
+    def wait_for(self, run: str, state: str, name: str = "outside", seconds: float = 240) -> dict[str, Any]:
+        wait_for(
+            lambda: self.task(run, name)["state"] == state,
+            lambda: f"{self.task(run, name)} {self.logs()}",
+            seconds=seconds,
+        )
+        return self.task(run, name)
+
+    def result(self, run: str) -> dict[str, Any]:
+        self.wait_for(run, "success", "inside")
+        path = f"/api/v2/dags/onsite/dagRuns/{run}/taskInstances/inside/xcomEntries/return_value"
+        value = self.live.request("GET", path)["value"]
+        return dict(value if isinstance(value, dict) else json.loads(value.replace("'", '"')))
+
+    def containers(self) -> dict[str, str]:
+        """The workers on the machine: name and state."""
+        with self.outside.engine() as engine:
+            return {
+                str(each.attrs["Config"]["Hostname"]): str(each.status)
+                for each in engine.containers.list(all=True)
+            }
+
+    def logs(self) -> str:
+        with self.outside.engine() as engine:
+            return "\n".join(each.logs(tail=60).decode() for each in engine.containers.list(all=True))
+
+    def inside(self, worker: str, *command: str) -> str:
+        with self.outside.engine() as engine:
+            found = {each.attrs["Config"]["Hostname"]: each for each in engine.containers.list()}[worker]
+            code, output = found.exec_run(list(command))
+        assert code == 0, output.decode()
+        return str(output.decode())
+
+    def let_go(self, run: str) -> None:
+        for worker, state in self.containers().items():
+            if state == "running":
+                self.inside(worker, "touch", f"/tmp/{run}")
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        return {each["name"]: each for each in self.live.astro.json("deployment", "ps", NAME)["edge"]}
+
+    def name(self, release: int) -> str:
+        return f"onsite-{self.outside.address.replace('.', '-')}-2222-{release}"
+
+
+@pytest.mark.long
+@pytest.mark.engine
+@pytest.mark.deploy
+def test_a_machine_outside_takes_the_tasks_of_its_queue(engine_url: str, tmp_path: Path):
+    if reason := missing():
+        pytest.skip(reason)
+    switch = Switch()
+    hosts: list[Host] = []
+    try:
+        for name in ("host", "outside"):
+            (tmp_path / name).mkdir()
+            hosts.append(Host(tmp_path / name, switch=switch))
+        _run(engine_url, tmp_path, *hosts)
+    finally:
+        for host in hosts:
+            host.close()
+        switch.close()
+
+
+def _wall(host: Host, outside: Host) -> None:
+    """From outside nothing is reached but the web address, and nobody inside reaches what is outside."""
+    for chain in ("INPUT", "FORWARD"):
+        web = ("-p", "tcp", "-m", "conntrack", "--ctorigdstport", str(PORT))
+        host.run("iptables", "-I", chain, "-s", outside.address, "-j", "DROP")
+        host.run("iptables", "-I", chain, "-s", outside.address, *web, "-j", "ACCEPT")
+    new = ("-m", "conntrack", "--ctstate", "NEW")
+    outside.run("iptables", "-I", "INPUT", "-s", host.address, *new, "-j", "DROP")
+    assert outside.run("timeout", "3", "bash", "-c", f"</dev/tcp/{host.address}/2222", check=False).returncode
+
+
+def _run(engine_url: str, folder: Path, host: Host, outside: Host) -> None:
+    _wall(host, outside)
+    (folder / "project").mkdir()
+    config = folder / "ssh_config"
+    config.write_text("".join(each.login().config.read_text() for each in (host, outside)))
+    live = deployed.first(
+        folder / "project",
+        host,
+        engine_url,
+        EDGE.format(outside=outside.url),
+        secrets={"ONSITE_TOKEN": TOKEN},
+        ssh_config=config,
+    )
+    site = Site(live, outside)
+
+    # the deploy has started it
+    assert site.containers() == {site.name(1): "running"}
+    assert site.workers()[site.name(1)]["state"] in ("idle", "running")
+    assert site.workers()[site.name(1)]["queues"] == ["onsite"]
+    _is_guarded(site)
+
+    # DAGs alone: the worker fetches a version that its image does not have, through the web address
+    site.write("v1")
+    live.deploy("--dags")
+    assert site.containers() == {site.name(1): "running"}
+    live.request("POST", "/api/v2/variables", json={"key": "meter", "value": "42"})
+    run = site.trigger(wait=True)
+    site.wait_for(run, "running")
+    wait_for(lambda: "reading the meter" in site.log(run), lambda: site.log(run), seconds=60)
+    wait_for(lambda: site.workers()[site.name(1)]["running"] == 1, site.workers, seconds=60)
+    site.let_go(run)
+    told = site.result(run)
+    assert told["host"] == site.name(1)
+    assert told["mapped"] == [site.name(1)], "mapped tasks go there as well"
+    assert told["inside"] != site.name(1)
+    assert (told["version"], told["meter"]) == ("v1", "42")
+    assert told["known"] == ["ONSITE_TOKEN"], "only the secrets that it is given"
+    assert site.task(run)["hostname"] == site.name(1)
+    assert "reading the meter" in site.log(run)
+
+    # a release replaces the worker, and the old one finishes its task
+    run = site.trigger(wait=True)
+    site.wait_for(run, "running")
+    site.write("v2")
+    live.astro.write("requirements.txt", "# another image\n")
+    release = live.deploy("--skip-checks")["release"]
+    assert site.containers() == {site.name(1): "running", site.name(release): "running"}
+    assert site.workers()[site.name(release)]["state"] in ("idle", "running")
+    site.let_go(run)
+    told = site.result(run)
+    assert (told["host"], told["version"]) == (site.name(1), "v1")
+    assert site.task(run)["try_number"] == 1
+    wait_for(lambda: site.containers()[site.name(1)] == "exited", site.containers, seconds=60)
+    (started,) = live.astro.json("deployment", "edge", "start", NAME)["workers"]
+    assert not started["started"]
+    assert site.containers() == {site.name(release): "running"}
+    assert set(site.workers()) == {site.name(release)}
+
+    # power is cut in the middle of a task: another try when the machine is back
+    run = site.trigger(wait=True)
+    site.wait_for(run, "running")
+    outside.power_off()
+    outside.power_on()
+    wait_for(lambda: site.containers() == {site.name(release): "running"}, site.containers, seconds=60)
+    wait_for(lambda: site.task(run)["try_number"] == 2, lambda: site.task(run), seconds=300)
+    site.wait_for(run, "running")
+    site.let_go(run)
+    told = site.result(run)
+    assert (told["host"], told["version"]) == (site.name(release), "v2")
+    assert site.task(run)["try_number"] == 2
+
+    # the end
+    live.astro("deployment", "edge", "stop", NAME)
+    assert site.containers() == {}
+    assert site.workers() == {} or {each["state"] for each in site.workers().values()} == {"offline"}
+    with outside.engine() as engine:
+        assert {each.name for each in engine.networks.list()} == {"bridge", "host", "none"}
+
+
+def _is_guarded(site: Site) -> None:
+    """Secrets are in one file of the container, and the key is not the secret of the deployment."""
+    worker = site.name(1)
+    secrets = json.loads(site.inside(worker, "cat", "/run/secrets/astro/edge.json"))
+    key = secrets["AIRFLOW__API_AUTH__JWT_SECRET"]
+    assert secrets == {"ONSITE_TOKEN": TOKEN, "AIRFLOW__API_AUTH__JWT_SECRET": key}
+    keys = json.loads(site.live.inside("scheduler", ["cat", "/run/secrets/astro/keys.json"]))
+    assert key not in keys.values()
+    with site.outside.engine() as engine:
+        (container,) = engine.containers.list()
+        shown = json.dumps(container.attrs) + json.dumps(container.image.attrs) + container.logs().decode()
+        assert container.attrs["HostConfig"]["CapDrop"] == ["ALL"]
+        assert container.attrs["Config"]["User"] == "50000:0"
+        assert container.attrs["HostConfig"]["PortBindings"] == {}
+    shown += site.outside.command_lines() + json.dumps(site.workers())
+    for each in (*keys.values(), key, TOKEN, SECRET):
+        assert each not in shown
