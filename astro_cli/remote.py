@@ -219,8 +219,21 @@ class Remote:
             lambda host: open_machine(host, wanted, self.names, environ),
             lambda: self._app.docker.api,
             find_credentials(wanted.registry.partition("/")[0], environ) if wanted.registry else None,
+            self._read,
             report,
         )
+
+    def _read(self, name: str) -> str:
+        """The text of a file that the configuration names.
+
+        Raises:
+            UsageError: there is none.
+        """
+        path = self._app.project.root / Path(name).expanduser()
+        try:
+            return path.read_text(encoding="ascii")
+        except (OSError, ValueError) as exc:
+            raise UsageError(f"{path} cannot be read: {exc}", hint=f"correct it in {PROJECT_FILE}") from exc
 
     @contextmanager
     def airflow(self) -> Iterator[AirflowApi]:

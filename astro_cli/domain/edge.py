@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from astro_cli.domain.workers import WorkerGroup
     from astro_cli.foundation.yamlfile import Node
 
-_FIELDS = ("queues", "concurrency", "hosts", "secrets")
+_FIELDS = ("queues", "concurrency", "hosts", "secrets", "authority")
 _MACHINE_LENGTH = 24
 """With the name of a group and the number of a release, no more than the 64 characters that Airflow keeps."""
 
@@ -29,6 +29,7 @@ class EdgeGroup:
         concurrency: tasks at once on each machine.
         hosts: the machines whose workers astro starts; to others it is brought as files.
         secrets: names of the deployment's secrets that tasks there are given. Others never leave the deployment.
+        authority: PEM file with who signed the certificate of the web address; empty for one that everybody knows.
     """
 
     name: str
@@ -36,6 +37,7 @@ class EdgeGroup:
     concurrency: int = CONCURRENCY
     hosts: tuple[Host, ...] = ()
     secrets: tuple[str, ...] = ()
+    authority: str = ""
 
     def on_target(self) -> dict[str, Any]:
         """What a release has to know of it: no addresses. Plain JSON data."""
@@ -110,6 +112,7 @@ def _group(name: str, node: Node, *, address: Callable[[Node], Host], secrets: S
         else CONCURRENCY,
         hosts=tuple(hosts),
         secrets=tuple(dict.fromkeys(named)),
+        authority=entries["authority"].string() if "authority" in entries else "",
     )
 
 

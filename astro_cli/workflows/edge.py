@@ -62,6 +62,7 @@ class EdgeWorkers:
         machines: connects a machine.
         local: opens this machine's engine, which may have the image.
         credentials: the login for the registry, or None.
+        read: the text of a file of the project.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class EdgeWorkers:
         machines: Callable[[Host], AbstractContextManager[Machine]],
         local: Callable[[], DockerApi],
         credentials: Credentials | None,
+        read: Callable[[str], str],
         report: Report,
     ) -> None:
         self._deployment = deployment
@@ -80,6 +82,7 @@ class EdgeWorkers:
         self._machines = machines
         self._local = local
         self._credentials = credentials
+        self._read = read
         self._report = report
 
     def states(self) -> list[dict[str, Any]]:
@@ -126,7 +129,7 @@ class EdgeWorkers:
                 hint="name a `registry` and deploy; or name the machine in `hosts` of the group",
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / plan.SECRETS_NAME, self._secrets(release, group.name), mode=0o600)
+        write_atomic(folder / plan.SECRETS_NAME, self._secrets(release, group), mode=0o600)
         text = plan.compose_text(self._names, release, group.name, machine)
         write_atomic(folder / plan.COMPOSE_FILE, text, mode=0o644)
         return worker_name(group.name, machine, release.serving)
@@ -169,7 +172,7 @@ class EdgeWorkers:
             group.name,
             place,
             image=image,
-            secrets=self._secrets(release, group.name),
+            secrets=self._secrets(release, group),
         )
         there = machine.workers(group.name)
         same = [
@@ -261,9 +264,10 @@ class EdgeWorkers:
             )
         return release
 
-    def _secrets(self, release: Release, group: str) -> str:
-        names = release.configuration["edge"][group]["secrets"]
-        return plan.secrets_text(json.loads(self._target.tell([*plan.TELL, "secrets", *names])))
+    def _secrets(self, release: Release, group: EdgeGroup) -> str:
+        names = release.configuration["edge"][group.name]["secrets"]
+        authority = self._read(group.authority) if group.authority else ""
+        return plan.secrets_text(json.loads(self._target.tell([*plan.TELL, "secrets", *names])), authority)
 
     def _forget(self) -> None:
         """Let Airflow forget workers of older releases that are gone."""

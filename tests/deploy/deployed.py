@@ -265,6 +265,7 @@ def first(
     *,
     secrets: Mapping[str, str] | None = None,
     ssh_config: Path | None = None,
+    url: str = "",
 ) -> Deployed:
     """Make a project below `folder`, and deploy its first version.
 
@@ -272,6 +273,7 @@ def first(
         more: lines of the deployment's configuration.
         secrets: more of them.
         ssh_config: one that works for more hosts.
+        url: where people reach it, if not where tests do.
     """
     (folder / "home").mkdir()
     variables = environment(folder / "home", engine_url)
@@ -282,7 +284,7 @@ def first(
     with (folder / "shop/.astro/config.yaml").open("a") as file:
         file.write(
             f"deployments:\n  {NAME}:\n    host: {host.url}\n    secrets: [{', '.join(values)}]\n    drain: 10m\n"
-            f"    publish:\n      bind: 0.0.0.0\n      port: {PORT}\n      url: {deployed.url}\n{more}"
+            f"    publish:\n      bind: 0.0.0.0\n      port: {PORT}\n      url: {url or deployed.url}\n{more}"
         )
     for name in ("asset_report.py", "hello_astro.py"):
         (folder / "shop/dags" / name).unlink()

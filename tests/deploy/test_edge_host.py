@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import http.server
 import json
+import ssl
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ import pytest
 from tests.deploy import deployed
 from tests.deploy.deployed import NAME, PORT, SECRET, SECRET_NAME, Deployed
 from tests.deploy.host import Host, Switch, missing
+from tests.deploy.registry_server import Certificate, make_certificate
 from tests.engine.astro import wait_for
 
 DAG = '''\
@@ -57,8 +64,10 @@ EDGE = """\
         concurrency: 2
         hosts: [{outside}]
         secrets: [ONSITE_TOKEN]
+        authority: {authority}
 """
 TOKEN = "canary-88e1f0a2c7"
+HOP_BY_HOP = ("connection", "transfer-encoding", "content-length")
 
 
 class Site:
@@ -142,7 +151,9 @@ def test_a_machine_outside_takes_the_tasks_of_its_queue(engine_url: str, tmp_pat
         for name in ("host", "outside"):
             (tmp_path / name).mkdir()
             hosts.append(Host(tmp_path / name, switch=switch))
-        _run(engine_url, tmp_path, *hosts)
+        certificate = make_certificate(tmp_path, switch.machine_address)
+        with front(switch.machine_address, certificate, (hosts[0].address, PORT)) as url:
+            _run(engine_url, tmp_path, *hosts, url, certificate.certificate)
     finally:
         for host in hosts:
             host.close()
@@ -150,17 +161,57 @@ def test_a_machine_outside_takes_the_tasks_of_its_queue(engine_url: str, tmp_pat
 
 
 def _wall(host: Host, outside: Host) -> None:
-    """From outside nothing is reached but the web address, and nobody inside reaches what is outside."""
-    for chain in ("INPUT", "FORWARD"):
-        web = ("-p", "tcp", "-m", "conntrack", "--ctorigdstport", str(PORT))
-        host.run("iptables", "-I", chain, "-s", outside.address, "-j", "DROP")
-        host.run("iptables", "-I", chain, "-s", outside.address, *web, "-j", "ACCEPT")
-    new = ("-m", "conntrack", "--ctstate", "NEW")
-    outside.run("iptables", "-I", "INPUT", "-s", host.address, *new, "-j", "DROP")
-    assert outside.run("timeout", "3", "bash", "-c", f"</dev/tcp/{host.address}/2222", check=False).returncode
+    """The two cannot reach each other at all: there is only the web address in front of one."""
+    for one, other in ((host, outside), (outside, host)):
+        for chain in ("INPUT", "FORWARD"):
+            one.run("iptables", "-I", chain, "-s", other.address, "-j", "DROP")
+    for port in (2222, PORT):
+        command = f"</dev/tcp/{host.address}/{port}"
+        assert outside.run("timeout", "3", "bash", "-c", command, check=False).returncode
 
 
-def _run(engine_url: str, folder: Path, host: Host, outside: Host) -> None:
+@contextlib.contextmanager
+def front(address: str, certificate: Certificate, behind: tuple[str, int]) -> Iterator[str]:
+    """A reverse proxy that speaks TLS on this machine; its URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            kept = {key: value for key, value in self.headers.items() if key.lower() not in HOP_BY_HOP}
+            connection = http.client.HTTPConnection(*behind, timeout=120)
+            with contextlib.closing(connection):
+                connection.request(self.command, self.path, body, {**kept, "X-Forwarded-Proto": "https"})
+                answer = connection.getresponse()
+                content = answer.read()
+            self.send_response(answer.status)
+            for key, value in answer.getheaders():
+                if key.lower() not in HOP_BY_HOP:
+                    self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = forward
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:  # a client that is gone
+            pass
+
+    with Server((address, 0), Handler) as made:
+        made.socket = context.wrap_socket(made.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield f"https://{address}:{made.server_port}"
+        made.shutdown()
+
+
+def _run(engine_url: str, folder: Path, host: Host, outside: Host, url: str, authority: Path) -> None:
     _wall(host, outside)
     (folder / "project").mkdir()
     config = folder / "ssh_config"
@@ -169,9 +220,10 @@ def _run(engine_url: str, folder: Path, host: Host, outside: Host) -> None:
         folder / "project",
         host,
         engine_url,
-        EDGE.format(outside=outside.url),
+        EDGE.format(outside=outside.url, authority=authority),
         secrets={"ONSITE_TOKEN": TOKEN},
         ssh_config=config,
+        url=url,
     )
     site = Site(live, outside)
 
@@ -244,7 +296,8 @@ def _is_guarded(site: Site) -> None:
     worker = site.name(1)
     secrets = json.loads(site.inside(worker, "cat", "/run/secrets/astro/edge.json"))
     key = secrets["AIRFLOW__API_AUTH__JWT_SECRET"]
-    assert secrets == {"ONSITE_TOKEN": TOKEN, "AIRFLOW__API_AUTH__JWT_SECRET": key}
+    assert sorted(secrets) == ["AIRFLOW__API_AUTH__JWT_SECRET", "ASTRO_EDGE_AUTHORITY", "ONSITE_TOKEN"]
+    assert secrets["ONSITE_TOKEN"] == TOKEN
     keys = json.loads(site.live.inside("scheduler", ["cat", "/run/secrets/astro/keys.json"]))
     assert key not in keys.values()
     with site.outside.engine() as engine:

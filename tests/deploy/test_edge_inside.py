@@ -35,6 +35,19 @@ def test_old_logs_go_and_what_is_written_to_stays(tmp_path: Path):
     assert new.exists()
 
 
+def test_an_authority_is_believed_besides_all_others(tmp_path: Path, monkeypatch):
+    known = tmp_path / "known.pem"
+    known.write_text("everybody's")
+    monkeypatch.setenv("SSL_CERT_FILE", str(known))
+    edge_worker.trust(tmp_path / "trusted.pem")
+    assert os.environ["SSL_CERT_FILE"] == str(known), "none is named"
+    monkeypatch.setenv(edge_worker.AUTHORITY, "our own")
+    edge_worker.trust(tmp_path / "trusted.pem")
+    assert (tmp_path / "trusted.pem").read_text() == "everybody's\nour own"
+    assert os.environ["SSL_CERT_FILE"] == str(tmp_path / "trusted.pem")
+    assert edge_worker.AUTHORITY not in os.environ
+
+
 def test_a_heartbeat_stays_one():
     async def heartbeat(worker: object, comments: str | None = None) -> bool:
         return comments == "hello"

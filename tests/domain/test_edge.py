@@ -30,7 +30,8 @@ def test_every_field_is_understood_and_no_address_goes_to_the_target(tmp_path: P
     made = read(
         tmp_path,
         f"{HOST}secrets: [A, B]\nedge:\n  onsite:\n    queues: [plc, camera]\n    concurrency: 2\n"
-        "    hosts: [ssh://ops@plant-1.example:2222, unix:///run/docker.sock]\n    secrets: [B]",
+        "    hosts: [ssh://ops@plant-1.example:2222, unix:///run/docker.sock]\n    secrets: [B]\n"
+        "    authority: certs/ca.pem",
     )
     assert made.edge == (
         EdgeGroup(
@@ -42,6 +43,7 @@ def test_every_field_is_understood_and_no_address_goes_to_the_target(tmp_path: P
                 Host("unix:///run/docker.sock", socket="/run/docker.sock"),
             ),
             ("B",),
+            "certs/ca.pem",
         ),
     )
     assert made.on_target()["edge"] == {

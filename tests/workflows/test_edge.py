@@ -137,6 +137,7 @@ class Lab:
             cast("Any", self._open),
             lambda: cast("Any", FakeEngine("sha256:1")),
             None,
+            lambda name: f"text of {name}",
             self.report,
         )
 
@@ -231,6 +232,13 @@ def test_files_have_their_secrets_for_one_reader_and_need_a_registry(lab: Lab, t
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
     assert "k" in json.loads(secrets.read_text()).values()
     assert '"k"' not in (tmp_path / "files/compose.yaml").read_text()
+
+
+def test_an_authority_of_ones_own_is_a_file_of_the_project(lab: Lab, tmp_path: Path):
+    lab.target.release = replace(RELEASE, image="r.example/a/b@sha256:1")
+    lab.workers.write(replace(GROUP, authority="certs/ca.pem"), "bench", tmp_path / "files")
+    secrets = json.loads((tmp_path / "files/secrets.json").read_text())
+    assert secrets["ASTRO_EDGE_AUTHORITY"] == "text of certs/ca.pem"
 
 
 def test_a_group_that_was_not_deployed_yet_is_told(lab: Lab):

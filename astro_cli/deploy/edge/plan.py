@@ -24,6 +24,8 @@ BUNDLE_CLASS = "astro_edge_bundle.EdgeDagBundle"
 SECRETS_FILE = f"{stack.SECRET_FOLDER}/edge.json"
 KEY = "AIRFLOW__API_AUTH__JWT_SECRET"
 """With this Airflow's worker signs what it asks; see `inside/edge_key.py`."""
+AUTHORITY = "ASTRO_EDGE_AUTHORITY"
+"""See `inside/edge_worker.py`."""
 GRACE_SECONDS = 60
 """Between the end of the time to drain and the kill of the container."""
 COMPOSE_FILE, SECRETS_NAME = "compose.yaml", "secrets.json"
@@ -61,13 +63,14 @@ def worker_command(name: str, group: Mapping[str, Any]) -> list[str]:
     return [*stack.ENTRY, "run", *program]
 
 
-def secrets_text(told: Mapping[str, Any]) -> str:
+def secrets_text(told: Mapping[str, Any], authority: str = "") -> str:
     """The file with all that is secret at a worker: variables, as `inside/entry.py` takes them.
 
     Args:
         told: what `inside/edge_tell.py` says.
+        authority: PEM text; see `EdgeGroup`. No secret, but the file is there.
     """
-    return json.dumps({**told["secrets"], KEY: told["key"]})
+    return json.dumps({**told["secrets"], KEY: told["key"], **({AUTHORITY: authority} if authority else {})})
 
 
 def container(

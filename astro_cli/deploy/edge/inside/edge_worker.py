@@ -13,11 +13,15 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import ssl
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+AUTHORITY = "ASTRO_EDGE_AUTHORITY"
+"""Variable with the PEM text of who signed the certificate of the deployment's web address."""
+TRUSTED = Path("/run/astro/trusted.pem")
 PID = Path("/run/astro/edge-worker.pid")
 TASK_PARENT = Path(__file__).parents[1] / "task_parent.py"
 KEEP_SECONDS = 86_400.0
@@ -27,6 +31,7 @@ LOOK_SECONDS = 3600.0
 
 def main(name: str, argv: list[str]) -> None:
     """Become the command; ends by SystemExit like it."""
+    trust(TRUSTED)
     sys.argv = ["airflow", "edge", "worker", "--edge-hostname", name, "--pid", str(PID), *argv]
     worker = importlib.import_module("airflow.providers.edge3.cli.worker")
     if PID.exists():  # this very container ended without a word
@@ -38,6 +43,17 @@ def main(name: str, argv: list[str]) -> None:
     parent.preimport()
     parent.install()
     importlib.import_module("airflow.__main__").main()
+
+
+def trust(path: Path) -> None:
+    """Believe the authority that is named besides all others; what reads certificates is imported after this."""
+    text = os.environ.pop(AUTHORITY, "")
+    if text:
+        known = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+        path.write_text(
+            f"{Path(known).read_text(encoding='utf-8') if known else ''}\n{text}", encoding="utf-8"
+        )
+        os.environ["SSL_CERT_FILE"] = str(path)
 
 
 def sign_off(worker: Any, name: str) -> None:  # noqa: ANN401 - a module
