@@ -195,7 +195,7 @@ def front(address: str, certificate: Certificate, behind: tuple[str, int]) -> It
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = forward
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = forward  # noqa: N815 - the names of http.server
 
         def log_message(self, *_: object) -> None:
             pass
