@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import http.server
 import json
+import os
+import shutil
 import ssl
 import threading
 from collections.abc import Iterator
@@ -13,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.deploy import deployed
 from tests.deploy.deployed import NAME, PORT, SECRET, SECRET_NAME, Deployed
 from tests.deploy.host import Host, Switch, missing
-from tests.deploy.registry_server import Certificate, make_certificate
-from tests.engine.astro import wait_for
+from tests.deploy.registry_server import PASSWORD, USER, Certificate, RegistryServer, make_certificate
+from tests.engine.astro import Astro, environment, wait_for
 
 DAG = '''\
 """A task outside, one inside that gets what it says, and mapped ones outside."""
@@ -158,6 +161,120 @@ def test_a_machine_outside_takes_the_tasks_of_its_queue(engine_url: str, tmp_pat
         for host in hosts:
             host.close()
         switch.close()
+
+
+@pytest.mark.long
+@pytest.mark.engine
+@pytest.mark.deploy
+def test_a_swarm_has_machines_that_only_their_owner_reaches(engine_url: str, tmp_path: Path):
+    if reason := missing():
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        switch = Switch()
+        stack.callback(switch.close)
+        registry = RegistryServer(
+            tmp_path / "registry", address=switch.machine_address, password=True, tls=True
+        )
+        stack.enter_context(registry)
+        assert registry.certificate is not None
+        trust = Path("/etc/docker/certs.d") / registry.host
+        trust.mkdir(parents=True)
+        stack.callback(shutil.rmtree, trust)
+        shutil.copy(registry.certificate, trust / "ca.crt")
+        hosts = []
+        for name in ("host", "outside"):
+            (tmp_path / name).mkdir()
+            hosts.append(Host(tmp_path / name, switch=switch))
+            stack.callback(hosts[-1].close)
+            hosts[-1].trust(registry.host, registry.certificate.read_text())
+        certificate = make_certificate(tmp_path, switch.machine_address)
+        behind = (hosts[0].address, PORT)
+        url = stack.enter_context(front(switch.machine_address, certificate, behind))
+        _run_swarm(engine_url, tmp_path, *hosts, registry, url, certificate.certificate)
+
+
+def _run_swarm(
+    engine_url: str,
+    folder: Path,
+    host: Host,
+    outside: Host,
+    registry: RegistryServer,
+    url: str,
+    authority: Path,
+) -> None:
+    _wall(host, outside)
+    (folder / "home").mkdir()
+    variables = environment(folder / "home", engine_url)
+    variables |= {"ASTRO_REGISTRY_USERNAME": USER, "ASTRO_REGISTRY_PASSWORD": PASSWORD}
+    variables |= {"ASTRO_SSH_CONFIG": str(host.login().config)}
+    Astro(folder, variables)("airflow", "init", "shop")
+    site = Site(Deployed(Astro(folder / "shop", variables), host), outside)
+    with (folder / "shop/.astro/config.yaml").open("a") as file:
+        file.write(
+            f"deployments:\n  {NAME}:\n    target: swarm\n    hosts: [{host.url}]\n"
+            f"    registry: {registry.host}/team/shop\n    registry_authority: {registry.certificate}\n"
+            f"    workers: {{worker: {{count: 1, concurrency: 2}}}}\n"
+            f"    publish: {{port: {PORT}, url: '{url}'}}\n    edge: {{onsite: {{authority: {authority}}}}}\n"
+        )
+    for name in ("asset_report.py", "hello_astro.py"):
+        (folder / "shop/dags" / name).unlink()
+    site.write("v1")
+    live = site.live
+    live.deploy("--skip-checks", "--wait", "600")
+    live.password = live.astro.json("deployment", "inspect", NAME, "--show-password")["admin_password"]
+
+    # two files are brought to the machine, and run there
+    told = live.astro.json(
+        "deployment", "edge", "file", "onsite", str(folder / "files"), "--machine", "bench"
+    )
+    assert told["worker"] == "onsite-bench-1"
+    _compose(outside, folder / "files")
+    wait_for(lambda: site.workers()["onsite-bench-1"]["state"] == "idle", site.logs, seconds=120)
+    live.request("POST", "/api/v2/variables", json={"key": "meter", "value": "42"})
+    run = site.trigger()
+    told = site.result(run)
+    assert told["host"] == "onsite-bench-1"
+    assert (told["version"], told["meter"], told["known"]) == ("v1", "42", [])
+    assert told["inside"] != "onsite-bench-1"
+    assert "reading the meter" in site.log(run)
+    place = live.services()["api-server"]["TaskTemplate"]["Placement"]
+    assert place["Constraints"], "beside the volume of logs"
+
+    # DAGs alone reach it too, through the web address: it knows of no registry
+    site.write("v2")
+    live.deploy("--dags", "--skip-checks")
+    assert site.result(site.trigger())["version"] == "v2"
+
+    # a release says who is left behind
+    live.astro.write("requirements.txt", "# another image\n")
+    done = live.astro("deploy", NAME, "--skip-checks", "--wait", "600")
+    assert "of an older release: onsite-bench-1; `astro deployment edge file`" in done.stderr
+    live.astro("deployment", "destroy", NAME, "--yes")
+
+
+def _compose(outside: Host, files: Path) -> None:
+    """What Docker Compose makes of the file; the program need not be there."""
+    service = yaml.safe_load((files / "compose.yaml").read_text())["services"]["worker"]
+    there = outside.root / "home/edge"
+    there.mkdir()
+    shutil.copy(files / "secrets.json", there)
+    os.chown(there / "secrets.json", 50_000, 0)
+    (volume,) = service["volumes"]
+    with outside.engine() as engine:
+        repository, _, digest = service["image"].partition("@")
+        engine.images.pull(repository, tag=digest, auth_config={"username": USER, "password": PASSWORD})
+        engine.containers.run(
+            service["image"],
+            [word.replace("$$", "$") for word in service["command"]],
+            detach=True,
+            hostname=service["hostname"],
+            user=service["user"],
+            environment={key: value.replace("$$", "$") for key, value in service["environment"].items()},
+            volumes=[volume.replace("./", "/home/edge/", 1)],
+            cap_drop=service["cap_drop"],
+            security_opt=service["security_opt"],
+            restart_policy={"Name": service["restart"]},
+        )
 
 
 def _wall(host: Host, outside: Host) -> None:

@@ -112,6 +112,7 @@ def compose_text(names: stack.Names, release: Release, group: str, machine: str)
     grace = release.configuration["drain"] + GRACE_SECONDS
     service = {
         "image": release.image,
+        "hostname": name,
         "command": [word.replace("$", "$$") for word in worker_command(name, wanted)],
         "user": stack.AIRFLOW_USER,
         "environment": {
