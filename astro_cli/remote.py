@@ -203,7 +203,7 @@ class Remote:
         """
         from astro_cli.deploy.connect import open_machine
         from astro_cli.deploy.registry import find_credentials
-        from astro_cli.deploy.swarm import SwarmTarget
+        from astro_cli.deploy.swarm.target import SwarmTarget
         from astro_cli.workflows.edge import EdgeWorkers
 
         wanted, environ = self.deployment, self._app.environ

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from astro_cli.deploy.edge.machine import Machine
     from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.stack import Names
-    from astro_cli.deploy.swarm import SwarmTarget
+    from astro_cli.deploy.swarm.target import SwarmTarget
     from astro_cli.domain.deployments import Deployment, Host
     from astro_cli.domain.edge import EdgeGroup
     from astro_cli.domain.releases import Release

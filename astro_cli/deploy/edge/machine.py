@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.ssh import SshConnection
     from astro_cli.deploy.stack import Names
-    from astro_cli.deploy.swarm_api import SwarmApi
+    from astro_cli.deploy.swarm.api import SwarmApi
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.endpoint import Endpoint
     from astro_cli.runtime.engine import Report
