@@ -48,7 +48,7 @@ def onsite():
         known = sorted({{"{secret}", "ONSITE_TOKEN"}} & set(os.environ))
         return {{"host": socket.gethostname(), "version": VERSION, "known": known, "meter": told}}
 
-    @task(queue="onsite")
+    @task(queue="onsite", retries=2, retry_delay=timedelta(seconds=1))
     def mapped(number: int) -> str:
         return socket.gethostname()
 

@@ -81,6 +81,22 @@ def api() -> FastAPI:
     return made
 
 
+def make_tables() -> None:
+    """Make the tables of the provider, with the number of their version.
+
+    Its own plugin would make them without; then its executor takes them for the oldest ones, and every scheduler
+    dies in a migration of what is there already. Plugins of providers are loaded after this one.
+    """
+    from airflow.providers.edge3.models.db import EdgeDBManager
+    from airflow.utils.db import DBLocks, create_global_lock
+    from airflow.utils.session import create_session
+
+    with create_session() as session, create_global_lock(session=session, lock=DBLocks.MIGRATIONS):
+        manager = EdgeDBManager(session)
+        if not manager.check_migration():
+            manager.initdb()
+
+
 def take_own_key() -> None:
     """Let Airflow's API for workers know them by their key, and not by the secret of the deployment."""
     from airflow.api_fastapi.auth.tokens import JWTValidator
@@ -109,6 +125,7 @@ class EdgePlugin(AirflowPlugin):
 
     name = "astro_edge"
     if sys.argv[1:2] == ["api-server"]:
+        make_tables()
         take_own_key()
         expect_logs()
         fastapi_apps = ({"app": api(), "url_prefix": PREFIX, "name": "astro_edge"},)
