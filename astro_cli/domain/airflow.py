@@ -161,7 +161,7 @@ def edge_environment(executor: str, queues: Sequence[str]) -> dict[str, str]:
         "AIRFLOW__EDGE__API_ENABLED": "True",
         "AIRFLOW__EDGE__HEARTBEAT_INTERVAL": str(EDGE_HEARTBEAT),
         # The way outside may be interrupted for a moment.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+        HEARTBEAT_TIMEOUT: "120",
     }
 
 
