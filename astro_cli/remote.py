@@ -25,6 +25,7 @@ from astro_cli.domain.deployments import (
     read_deployments,
 )
 from astro_cli.domain.deployments_file import with_deployment, with_fields, without_deployment
+from astro_cli.domain.image import EDGE_LAYER, KUBERNETES_LAYER
 from astro_cli.domain.settings import PROJECT_FILE
 from astro_cli.foundation import yamlfile
 from astro_cli.foundation.errors import ProjectError, UsageError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from astro_cli.deploy.target import Secrets, Target
     from astro_cli.domain.deployments import Deployment
     from astro_cli.runtime.engine import Report
+    from astro_cli.workflows.edge import EdgeWorkers
 
 
 def add_deployment(root: Path, name: str, fields: Mapping[str, Any]) -> Deployment:
@@ -173,7 +175,10 @@ class Remote:
             image,
             companions,
             report,
-            kubernetes=wanted.executor == KUBERNETES,
+            layers=(
+                *((KUBERNETES_LAYER,) if wanted.executor == KUBERNETES else ()),
+                *((EDGE_LAYER,) if wanted.edge else ()),
+            ),
         )
 
     @contextmanager
@@ -186,6 +191,49 @@ class Remote:
         with open_target(wanted, self.names, self._app.environ, lambda: self._app.docker.api) as target:
             target.check(changing=changing)
             yield target
+
+    def edge(self, target: Target, report: Report) -> EdgeWorkers:
+        """Its workers outside.
+
+        Args:
+            target: see `target`.
+
+        Raises:
+            UsageError: it has none.
+        """
+        from astro_cli.deploy.connect import open_machine
+        from astro_cli.deploy.registry import find_credentials
+        from astro_cli.deploy.swarm.target import SwarmTarget
+        from astro_cli.workflows.edge import EdgeWorkers
+
+        wanted, environ = self.deployment, self._app.environ
+        if not wanted.edge or not isinstance(target, SwarmTarget):
+            raise UsageError(
+                f"{wanted.name} has no machines outside",
+                hint=f"declare a group of them below `edge:` of {wanted.name} in {PROJECT_FILE}, then deploy",
+            )
+        return EdgeWorkers(
+            wanted,
+            self.names,
+            target,
+            lambda host: open_machine(host, wanted, self.names, environ),
+            lambda: self._app.docker.api,
+            find_credentials(wanted.registry.partition("/")[0], environ) if wanted.registry else None,
+            self._read,
+            report,
+        )
+
+    def _read(self, name: str) -> str:
+        """The text of a file that the configuration names.
+
+        Raises:
+            UsageError: there is none.
+        """
+        path = self._app.project.root / Path(name).expanduser()
+        try:
+            return path.read_text(encoding="ascii")
+        except (OSError, ValueError) as exc:
+            raise UsageError(f"{path} cannot be read: {exc}", hint=f"correct it in {PROJECT_FILE}") from exc
 
     @contextmanager
     def airflow(self) -> Iterator[AirflowApi]:

@@ -154,6 +154,17 @@ ROOT_GROUPS = (
                 ),
             ),
             GroupSpec(
+                "edge",
+                "Workers on machines outside.",
+                (
+                    CommandSpec("start", "Start them, or update them.", "start", file="deployment_edge"),
+                    CommandSpec(
+                        "stop", "End them when their tasks are done.", "stop", file="deployment_edge"
+                    ),
+                    CommandSpec("file", "Write one for Docker Compose.", "file", file="deployment_edge"),
+                ),
+            ),
+            GroupSpec(
                 "variables",
                 "The environment variables of what is deployed.",
                 (

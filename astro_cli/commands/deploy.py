@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from astro_cli.deploy.target import Difference
     from astro_cli.domain.releases import Plan
     from astro_cli.foundation.console import Console
+    from astro_cli.remote import Remote
+    from astro_cli.runtime.engine import Report
     from astro_cli.workflows.deployment import Outcome
+
+EDGE_SECONDS = 180.0
+"""How long a worker outside may take until the deployment has heard of it."""
 
 
 def deploy(
@@ -101,7 +106,21 @@ def deploy(
                 outcome = deployer.deploy_dags(built, options, gates=passed, skipped=skip_checks)
             else:
                 outcome = deployer.deploy(built, secrets, options, gates=passed, skipped=skip_checks)
+        follow(remote, report)
     show_outcome(console, wanted.name, outcome)
+
+
+def follow(remote: Remote, report: Report) -> None:
+    """Bring the machines outside to the release that is live now; what fails there does not make it less so."""
+    from astro_cli.foundation.errors import AstroError
+
+    if not remote.deployment.edge:
+        return
+    try:
+        with remote.target() as target:
+            remote.edge(target, report).follow(EDGE_SECONDS)
+    except AstroError as exc:
+        report.warn(f"the machines outside could not be looked after: {exc.message}")
 
 
 def show_outcome(console: Console, name: str, outcome: Outcome) -> None:

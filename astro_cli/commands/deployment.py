@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands.deploy import show_outcome
+from astro_cli.commands.deploy import follow, show_outcome
 from astro_cli.commands.options import Deployment, DeploymentOption, LockWait, obj
 
 if TYPE_CHECKING:
-    from astro_cli.deploy.target import State
+    from astro_cli.deploy.target import State, Target
     from astro_cli.foundation.console import Console
+    from astro_cli.remote import Remote
+    from astro_cli.runtime.engine import Report
 
 
 def list_deployments(ctx: typer.Context) -> None:
@@ -160,6 +163,12 @@ def add(
         list[str] | None,
         typer.Option(metavar="GROUP=N", help="How many Celery workers of a group.", show_default=False),
     ] = None,
+    edge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP", help="Machines outside, for the tasks of the queue GROUP.", show_default=False
+        ),
+    ] = None,
     replicas: Annotated[
         list[str] | None,
         typer.Option(metavar="SERVICE=N", help="How many of a service.", show_default=False),
@@ -219,6 +228,7 @@ def add(
         "storage": {key: value for key, value in storage.items() if value is not None},
         "executor": executor,
         "workers": {name: {"count": n} for name, n in _counts(workers).items()},
+        "edge": {group: {} for group in edge or ()},
         "replicas": _counts(replicas),
         "resources": limits,
         "parallelism": parallelism,
@@ -334,6 +344,7 @@ def rollback(
         outcome = deployer.rollback(
             release, secrets, remote.options(wait=wait, lock_wait=lock_wait), restore=restore_database
         )
+        follow(remote, report)
     show_outcome(app.console, remote.deployment.name, outcome)
 
 
@@ -354,20 +365,54 @@ def ps(ctx: typer.Context, name: Deployment = None) -> None:
 
     app = obj(ctx)
     remote = Remote(app, name)
-    with remote.target() as target:
+    with app.console.progress() as report, remote.target() as target:
         state = target.state()
+        outside = _outside(remote, target, report)
     url = remote.deployment.publish.base_url
     data = {
         "deployment": remote.deployment.name,
         "release": state.current.id if state.current else None,
         "services": [asdict(service) for service in state.services],
+        "edge": outside,
         "locked_by": state.locked_by or None,
         "url": url,
     }
-    app.console.result(data, lambda: _show_services(app.console, remote.deployment.name, state, url))
+
+    def show() -> None:
+        _show_services(app.console, state)
+        if remote.deployment.edge:
+            _show_outside(app.console, outside)
+        _show_summary(app.console, remote.deployment.name, state, url)
+
+    app.console.result(data, show)
 
 
-def _show_services(console: Console, name: str, state: State, url: str) -> None:
+def _outside(remote: Remote, target: Target, report: Report) -> list[dict[str, Any]]:
+    """The workers outside that Airflow knows; none while it cannot be asked."""
+    from astro_cli.foundation.errors import AstroError
+
+    if remote.deployment.edge:
+        with suppress(AstroError):
+            return remote.edge(target, report).states()
+    return []
+
+
+def _show_outside(console: Console, workers: list[dict[str, Any]]) -> None:
+    console.note()
+    rows = [
+        (
+            each["name"],
+            each["state"],
+            ",".join(each["queues"]),
+            str(each["running"]),
+            f"{each['seconds']} s ago",
+        )
+        for each in workers
+    ]
+    console.table(("EDGE WORKER", "STATE", "QUEUES", "TASKS", "HEARD OF"), rows)
+
+
+def _show_services(console: Console, state: State) -> None:
     spread = any(service.nodes for service in state.services)
     rows = [
         (
@@ -382,6 +427,9 @@ def _show_services(console: Console, name: str, state: State, url: str) -> None:
     ]
     nodes = ("NODES",) if spread else ()
     console.table(("SERVICE", "RUNNING", "RELEASE", "DRAINING", *nodes, "ERROR"), rows)
+
+
+def _show_summary(console: Console, name: str, state: State, url: str) -> None:
     console.note()
     running = f"release {state.current.id}" if state.current else "no release yet"
     console.note(f"{name}: {running}, {url}")
@@ -428,10 +476,26 @@ def destroy(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0
         app.console.result({"removed": False}, lambda: app.console.line("nothing was removed"))
         return
     with app.console.progress() as report, remote.target() as target:
+        _end_outside(remote, target, report)
         target.destroy(report, lock_wait)
     app.console.result(
         {"removed": True}, lambda: app.console.line(f"{wanted.name} is removed from {wanted.where}")
     )
+
+
+def _end_outside(remote: Remote, target: Target, report: Report) -> None:
+    """End the workers on machines outside while the deployment is still there that knows their tasks."""
+    from astro_cli.foundation.errors import AstroError
+
+    if not remote.deployment.edge:
+        return
+    try:
+        failed = [each for each in remote.edge(target, report).stop(remote.deployment.edge) if each.error]
+    except AstroError as exc:
+        report.warn(f"the machines outside were left as they are: {exc.message}")
+        return
+    for each in failed:
+        report.warn(f"the worker on {each.where} was left there: {each.error}")
 
 
 def stop(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait = 0) -> None:
@@ -473,6 +537,7 @@ def rotate_keys(ctx: typer.Context, name: Deployment = None, lock_wait: LockWait
     secrets = remote.certificate()
     with app.console.progress() as report, remote.opened(report) as deployer:
         release = deployer.rotate_keys(secrets, remote.options(lock_wait=lock_wait))
+        follow(remote, report)
     app.console.result(
         {"release": release.id},
         lambda: app.console.line(f"release {release.id} of {remote.deployment.name} has new keys"),

@@ -14,10 +14,11 @@ from astro_cli.runtime.endpoint import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from astro_cli.deploy.edge.machine import Machine
     from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.stack import Names
     from astro_cli.deploy.target import Target
-    from astro_cli.domain.deployments import Deployment
+    from astro_cli.domain.deployments import Deployment, Host
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import Report
 
@@ -87,6 +88,39 @@ def _kubernetes(
     )
 
 
+@contextmanager
+def open_machine(
+    host: Host, deployment: Deployment, names: Names, environ: Mapping[str, str]
+) -> Iterator[Machine]:
+    """A machine outside of a deployment, connected in the way of its hosts.
+
+    Raises:
+        TargetError: it cannot be reached, or has no engine.
+    """
+    from astro_cli.deploy.edge.machine import Machine
+    from astro_cli.deploy.swarm.api import SwarmApi
+
+    if host.socket:
+        endpoint = Endpoint(f"unix://{host.socket}", host.url)
+        yield Machine(SwarmApi(_engine(endpoint, host.url), host.url), endpoint, None, names, host.url)
+        return
+    with SshConnection(host, deployment, environ) as ssh:
+        endpoint = Endpoint(f"unix://{ssh.socket}", host.url)
+        yield Machine(SwarmApi(_engine(endpoint, host.url), host.url), endpoint, ssh, names, host.url)
+
+
+def _engine(endpoint: Endpoint, where: str) -> DockerApi:
+    from astro_cli.runtime.docker_api import DockerApi
+
+    try:
+        return DockerApi(endpoint)
+    except EngineError as exc:
+        raise TargetError(
+            f"no Docker engine answers on {where}: {exc.message}",
+            hint="install Docker Engine there, and let the user you log in as use it (group `docker`)",
+        ) from exc
+
+
 def _target(
     deployment: Deployment,
     names: Names,
@@ -96,16 +130,9 @@ def _target(
     local: Callable[[], DockerApi],
 ) -> SwarmTarget:
     from astro_cli.deploy.swarm.api import SwarmApi
-    from astro_cli.runtime.docker_api import DockerApi
 
     endpoint = Endpoint(url, f"the deployment `{deployment.name}`")
-    try:
-        api = DockerApi(endpoint)
-    except EngineError as exc:
-        raise TargetError(
-            f"no Docker engine answers on {deployment.where}: {exc.message}",
-            hint="install Docker Engine there, and let the user you log in as use it (group `docker`)",
-        ) from exc
+    api = _engine(endpoint, deployment.where)
 
     def bring(image_id: str, tags: Sequence[str], report: Report) -> str:
         if deployment.registry:

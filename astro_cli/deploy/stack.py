@@ -17,6 +17,7 @@ from astro_cli.deploy.swarm.proxy import PORT as PROXY_PORT
 from astro_cli.deploy.swarm.proxy import USER_ID as PROXY_UID
 from astro_cli.domain import airflow
 from astro_cli.domain.deployments import BUNDLED, CELERY, KUBERNETES, SWARM
+from astro_cli.domain.edge import queues_of
 from astro_cli.domain.services import SERVICES, ServiceSpec
 from astro_cli.foundation import labels
 
@@ -131,6 +132,12 @@ def has_workers(release: Release) -> bool:
     return bool(release.configuration["executor"] == CELERY)
 
 
+def keeps_edge_logs(release: Release) -> bool:
+    """Whether the api-servers write what tasks outside log, and so must share one node's volume of logs."""
+    remote = release.configuration["env"].get("AIRFLOW__LOGGING__REMOTE_LOGGING", "")
+    return bool(release.configuration.get("edge")) and remote.lower() not in ("true", "t", "1")
+
+
 def has_own_logs(release: Release) -> bool:
     """Whether each worker keeps the logs of its tasks to itself, and hands them out."""
     configuration = release.configuration
@@ -199,13 +206,17 @@ def airflow_environment(names: Names, release: Release) -> dict[str, str]:
     if has_workers(release) and has_own_logs(release):
         spread = airflow.reachable_by_address_environment()
     reserved = airflow.CELERY_RESERVED if has_workers(release) else ()
+    edge: dict[str, str] = {}
+    if groups := configuration.get("edge"):
+        executor = celery.get(airflow.EXECUTOR, airflow.LOCAL_EXECUTOR)
+        edge = airflow.edge_environment(executor, queues_of(groups))
     return {
         **airflow.deployed_environment(
             instance_name=f"{names.project_name} {names.deployment}",
             base_url=publish["base_url"],
             parallelism=configuration["parallelism"],
             user={name: value for name, value in configuration["env"].items() if name not in reserved},
-            shape={**celery, **spread},
+            shape={**celery, **spread, **edge},
         ),
         **bundle_environment(dags_tag(names, release), **dags_source(release)),
         "ASTRO_DEPLOYMENT": names.prefix,
@@ -279,6 +290,8 @@ def airflow_service(
     )
     if service is LOG_SERVER:
         _put_on_each_node(made)
+    elif service.name == API_SERVER and keeps_edge_logs(release):
+        _put_beside_data(made, names, release)
     elif is_spread(release):
         made["TaskTemplate"]["Placement"] = {"Preferences": [{"Spread": {"SpreadDescriptor": SPREAD}}]}
     return made

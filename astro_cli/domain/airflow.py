@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 DEFAULT_VERSION = "3.3.2"
 SUPPORTED_VERSIONS = (DEFAULT_VERSION,)
@@ -140,6 +140,46 @@ def celery_environment() -> dict[str, str]:
     }
 
 
+LOCAL_EXECUTOR = "astro_executor.LocalExecutor"
+"""The executor of a deployment whose schedulers run the tasks."""
+EDGE_EXECUTOR = "edge"
+"""What tasks and `inside/astro_edge_policy.py` call the executor of the machines outside."""
+EDGE_HEARTBEAT = 10
+"""Seconds between two signs of life of a worker outside; after five times that it is taken for lost."""
+EDGE_QUEUES = "ASTRO_EDGE_QUEUES"
+
+
+def edge_environment(executor: str, queues: Sequence[str]) -> dict[str, str]:
+    """What of Airflow's configuration is different where machines outside take the tasks of some queues.
+
+    Args:
+        executor: that of all other tasks.
+    """
+    return {
+        EXECUTOR: f"{executor},{EDGE_EXECUTOR}:airflow.providers.edge3.executors.EdgeExecutor",
+        EDGE_QUEUES: ",".join(queues),
+        "AIRFLOW__EDGE__API_ENABLED": "True",
+        "AIRFLOW__EDGE__HEARTBEAT_INTERVAL": str(EDGE_HEARTBEAT),
+        # The way outside may be interrupted for a moment.
+        HEARTBEAT_TIMEOUT: "120",
+    }
+
+
+def edge_worker_environment(url: str, drain: int) -> dict[str, str]:
+    """What is different in the container of a worker outside, which knows the deployment by its address alone.
+
+    Args:
+        url: at which the deployment's api-servers are reached from there.
+        drain: seconds in which running tasks may finish when the worker is told to end.
+    """
+    return {
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__EDGE__API_ENABLED": "False",
+        "AIRFLOW__EDGE__API_URL": f"{url}/edge_worker/v1/rpcapi",
+        "AIRFLOW__EDGE__DRAIN_TIMEOUT_SEC": str(drain),
+    }
+
+
 def worker_environment() -> dict[str, str]:
     """What is different in a worker's container."""
     return {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://airflow:{API_PORT}/execution/"}
@@ -186,6 +226,8 @@ LOG_SERVER_PORT = 8793
 """Airflow's own, for task logs that lie on another machine than the api-server."""
 LOG_HOST = "ASTRO_LOG_HOST"
 """Variable with the name by which the api-server reaches the logs of what runs on the same node."""
+NODE_NAMES = (LOG_HOST, "AIRFLOW__CORE__HOSTNAME_CALLABLE")
+"""The variables by which a node's logs are found; outside of the nodes they mean nothing."""
 
 
 def many_nodes_environment(log_host: str) -> dict[str, str]:
@@ -234,7 +276,7 @@ def deployed_environment(
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__CORE__DAGS_FOLDER": f"{HOME}/dags",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://api-server:{API_PORT}/execution/",
-        "AIRFLOW__CORE__EXECUTOR": "astro_executor.LocalExecutor",
+        "AIRFLOW__CORE__EXECUTOR": LOCAL_EXECUTOR,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": str(parallelism),
         "AIRFLOW__CORE__PLUGINS_FOLDER": f"{HOME}/plugins",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from astro_cli.domain.airflow import RESERVED
+from astro_cli.domain.edge import EdgeGroup, read_edge
 from astro_cli.domain.services import SERVICES
 from astro_cli.domain.settings import PROJECT_FILE
 from astro_cli.domain.workers import WorkerGroup, parse_workers
@@ -117,6 +118,7 @@ class Deployment:
         registry: repository to push to; empty when images travel through the connection.
         registry_authority: PEM file with the authority that signed the registry's certificate, for containers.
         workers: groups of Celery workers; none with another executor.
+        edge: groups of machines outside, each with a worker.
         context: of the kubeconfig; empty for its current one, or inside of a cluster for that one.
         kubeconfig: a file; empty for what `kubectl` would use.
         namespace: on Kubernetes; empty for the name of project and deployment.
@@ -145,6 +147,7 @@ class Deployment:
     storage: Storage = field(default_factory=Storage)
     executor: str = EXECUTORS[HOST][0]
     workers: tuple[WorkerGroup, ...] = ()
+    edge: tuple[EdgeGroup, ...] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
     resources: Mapping[str, Resources] = field(default_factory=dict)
     parallelism: int = 16
@@ -193,6 +196,7 @@ class Deployment:
             **({"target": self.target} if self.target != HOST else {}),
             **({"registry": self.registry} if self.target != HOST else {}),
             **({"workers": {group.name: _plain(group) for group in self.workers}} if self.workers else {}),
+            **({"edge": {group.name: group.on_target() for group in self.edge}} if self.edge else {}),
             "replicas": {name: self.replicas.get(name, 1) for name in AIRFLOW_SERVICES},
             "resources": {name: [each.memory, each.cpus] for name, each in sorted(self.resources.items())},
             "parallelism": self.parallelism,
@@ -279,8 +283,8 @@ _FIELDS = (
 _SSH_FIELDS = ("identity", "ssh_config")
 _KUBERNETES_FIELDS = ("context", "kubeconfig", "namespace")
 _OWN_FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    HOST: (("host",), (*_SSH_FIELDS, "workers")),
-    SWARM: (("hosts", "registry"), (*_SSH_FIELDS, "workers", "registry_authority")),
+    HOST: (("host",), (*_SSH_FIELDS, "workers", "edge")),
+    SWARM: (("hosts", "registry"), (*_SSH_FIELDS, "workers", "edge", "registry_authority")),
     KUBERNETES: (("registry",), (*_KUBERNETES_FIELDS, "workers", "registry_authority", "storage")),
 }
 """What only one kind of target has: the fields that it needs, and those that it may have."""
@@ -306,7 +310,7 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
         values["storage"] = _storage(fields["storage"])
     hosts = _hosts(fields["hosts"]) if "hosts" in fields else ()
     if "host" in fields:
-        hosts = (_host(fields["host"]),)
+        hosts = (read_host(fields["host"]),)
     values["executor"] = EXECUTORS[target][0]
     if "executor" in fields:
         values["executor"] = fields["executor"].choice(*EXECUTORS[target])
@@ -349,10 +353,27 @@ def _deployment(name: str, node: yamlfile.Node) -> Deployment:
     if "gates" in fields:
         gates = fields["gates"].mapping(optional=("pytest", "require_clean"))
         values.update({key: child.boolean() for key, child in gates.items()})
+    if "edge" in fields:
+        values["edge"] = _edge(fields["edge"], values)
     both = set(values.get("env", ())) & set(values.get("secrets", ()))
     if both:
         raise fields["env"].error(f"{sorted(both)[0]} is both in env and in secrets")
     return Deployment(name=name, target=target, hosts=hosts, **values)
+
+
+def _edge(node: yamlfile.Node, values: Mapping[str, Any]) -> tuple[EdgeGroup, ...]:
+    publish = values.get("publish")
+    if publish is None or not publish.url:
+        raise node.error(
+            f"{node.path} needs `publish: {{url: …}}`: the address at which machines outside reach the web UI",
+            hint="for example https://airflow.example.com; on a host, `bind` must let them in as well",
+        )
+    return read_edge(
+        node,
+        address=read_host,
+        workers=values.get("workers", ()),
+        secrets=values.get("secrets", ()),
+    )
 
 
 def _hosts(node: yamlfile.Node) -> tuple[Host, ...]:
@@ -361,7 +382,7 @@ def _hosts(node: yamlfile.Node) -> tuple[Host, ...]:
         fields = {"url": item}
         if isinstance(item.value, dict):
             fields = item.mapping(required=("url",), optional=("private",))
-        host = _host(fields["url"])
+        host = read_host(fields["url"])
         if host.url in {each.url for each in found}:
             raise item.error(f"{host.url} is named twice")
         if "private" in fields:
@@ -374,7 +395,12 @@ def _hosts(node: yamlfile.Node) -> tuple[Host, ...]:
     return tuple(found)
 
 
-def _host(node: yamlfile.Node) -> Host:
+def read_host(node: yamlfile.Node) -> Host:
+    """A host by its address.
+
+    Raises:
+        ProjectError: it is none.
+    """
     text = node.string()
     example = "for example ssh://deploy@203.0.113.7, ssh://deploy@vm1:2222 or unix:///var/run/docker.sock"
     try:

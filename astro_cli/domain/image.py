@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astro_cli.domain.airflow import POSTGRES_MAJOR
-from astro_cli.domain.build_context import fingerprint
+from astro_cli.domain.airflow import DEPLOYED_CODE, POSTGRES_MAJOR
+from astro_cli.domain.build_context import ContextFile, fingerprint
 from astro_cli.foundation import labels
 from astro_cli.foundation.hashing import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from astro_cli.domain.build_context import ContextFile
     from astro_cli.domain.host_settings import HostSettings
 
 _PACKAGE = Path(__file__).parents[1]
@@ -60,20 +60,65 @@ def project_image(project_id: str, inputs_hash: str) -> str:
     return f"localhost/astro/project-{project_id.lower()}:{inputs_hash[:12]}"
 
 
-def kubernetes_dockerfile(base: str, user: str) -> str:
-    """Builds what Airflow's KubernetesExecutor needs on top of another image, unless that brings its own.
+@dataclass(frozen=True)
+class Layer:
+    """What only some deployments need: a layer on the project's image, which nobody else gets.
+
+    Attributes:
+        name: of the layer, and of its lock beside `images/Dockerfile`.
+        provider: the module that is installed, unless the project brings its own.
+        purpose: for whom it is.
+        code: a folder of the package whose programs go into the image as well; empty for none.
+    """
+
+    name: str
+    provider: str
+    purpose: str
+    code: str = ""
+
+    @property
+    def lock(self) -> str:
+        """The file that pins what is installed."""
+        return f"{self.name}.lock"
+
+
+KUBERNETES_LAYER = Layer("kubernetes", "airflow.providers.cncf.kubernetes", "KubernetesExecutor")
+EDGE_LAYER = Layer("edge", "airflow.providers.edge3", "edge workers", code="deploy/edge/inside")
+_ENTRIES = {"airflow.plugins": "astro_edge:EdgePlugin", "airflow.policy": "astro_edge_policy"}
+"""By which Airflow finds what it has to load of them."""
+
+
+def layer_files(layer: Layer) -> tuple[ContextFile, ...]:
+    """The build context of a layer."""
+    files = [ContextFile(layer.lock, images_folder() / layer.lock)]
+    if layer.code:
+        found = sorted((_PACKAGE / layer.code).glob("[!_]*.py"))
+        files += [ContextFile(f"code/{path.name}", path) for path in found]
+        about = f"Metadata-Version: 2.1\nName: astro-{layer.name}\nVersion: 1\n"
+        folder = f"code/astro_{layer.name}-1.dist-info"
+        entries = "".join(f"[{group}]\nastro_edge = {place}\n" for group, place in _ENTRIES.items())
+        files += [
+            ContextFile(f"{folder}/METADATA", content=about.encode()),
+            ContextFile(f"{folder}/entry_points.txt", content=entries.encode()),
+        ]
+    return tuple(files)
+
+
+def layer_dockerfile(layer: Layer, base: str, user: str) -> str:
+    """Builds a layer on top of another image.
 
     Args:
         user: the other image's.
     """
     python = "/opt/venv/bin/python"
     options = f"--python {python} --no-deps --require-hashes --compile-bytecode"
-    install = f"uv pip install {options} -r /tmp/kubernetes.lock"
+    install = f"uv pip install {options} -r /tmp/{layer.lock}"
+    code = f"COPY code/ {DEPLOYED_CODE}/\n" if layer.code else ""
     return (
-        f"FROM {base}\nUSER root\nCOPY kubernetes.lock /tmp/kubernetes.lock\n"
-        f"RUN {python} -c 'import airflow.providers.cncf.kubernetes' 2>/dev/null"
+        f"FROM {base}\nUSER root\nCOPY {layer.lock} /tmp/{layer.lock}\n"
+        f"RUN {python} -c 'import {layer.provider}' 2>/dev/null"
         f' || UV_CACHE_DIR="${{ASTRO_BUILD_CACHE:-/tmp}}/uv" UV_LINK_MODE=copy {install}\n'
-        f"USER {user}\n"
+        f"{code}USER {user}\n"
     )
 
 

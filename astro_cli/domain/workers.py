@@ -26,7 +26,7 @@ CONCURRENCY = 4
 """Tasks at once in one worker: each costs a process that idles, and Airflow's own 16 are meant for servers."""
 
 _KEYS = ("count", "concurrency", "queues")
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+GROUP_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -104,7 +104,7 @@ def parse_workers(section: Node | None, *, count: int) -> tuple[WorkerGroup, ...
 def _named(section: Node) -> dict[str, Node]:
     groups = section.entries()
     for name, node in groups.items():
-        if not _NAME.fullmatch(name):
+        if not GROUP_NAME.fullmatch(name):
             raise node.error(
                 f'"{name}" cannot name a group of workers',
                 hint="use up to 31 small letters, digits and -, first a letter",
@@ -129,11 +129,12 @@ def _group(name: str, node: Node | None, asked: int | None, last: int) -> Worker
         concurrency=entries["concurrency"].integer(1, MAX_CONCURRENCY)
         if "concurrency" in entries
         else CONCURRENCY,
-        queues=_queues(entries["queues"]) if "queues" in entries else (),
+        queues=read_queues(entries["queues"]) if "queues" in entries else (),
     )
 
 
-def _queues(node: Node) -> tuple[str, ...]:
+def read_queues(node: Node) -> tuple[str, ...]:
+    """The names of queues in a list."""
     queues = []
     for item in node.items():
         queue = item.string()
@@ -153,7 +154,7 @@ def wanted_counts(words: Iterable[str]) -> dict[str, int]:
     for word in words:
         name, sign, text = word.partition("=")
         example = f"for example `astro airflow scale {DEFAULT_GROUP}=3`"
-        if not sign or not _NAME.fullmatch(name):
+        if not sign or not GROUP_NAME.fullmatch(name):
             raise UsageError(f"`{word}` is not of the form GROUP=NUMBER", hint=example)
         number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_COUNT)) else 0
         if not 1 <= number <= MAX_COUNT:

@@ -300,6 +300,7 @@ class DockerApi:
                     labels={**labels, **spec.marks, "astro.config-hash": spec.config_hash},
                     host_config=host_config,
                     networking_config=networking,
+                    stop_timeout=spec.stop_seconds if keep else None,
                 )["Id"]
             )
             self.client.put_archive(container_id, "/", _archive(spec.files))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import astro_cli
 from astro_cli.domain import image
 from astro_cli.domain.airflow import PROJECT_FOLDERS, SUPPORTED_VERSIONS
-from astro_cli.domain.build_context import ContextFile, engine_context, project_context
+from astro_cli.domain.build_context import engine_context, project_context
 from astro_cli.domain.host_settings import HostSettings, host_settings
 from astro_cli.foundation import labels
 from astro_cli.foundation.errors import AstroError, ProjectError
@@ -22,6 +22,7 @@ from astro_cli.runtime.engine_http import NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from astro_cli.domain.image import Layer
     from astro_cli.domain.project import Project
     from astro_cli.domain.settings import Settings
     from astro_cli.runtime.build import BuildClient
@@ -104,16 +105,16 @@ class ImageBuilder:
         self._engine_images(version, report)
         return Environment(image_id, version, created=created)
 
-    def with_kubernetes(self, made: Environment, tag: str, report: Report) -> Environment:
-        """An image, and in a layer on top what Airflow's KubernetesExecutor needs.
+    def with_layer(self, made: Environment, layer: Layer, tag: str, report: Report) -> Environment:
+        """An image with a layer on top.
 
         Args:
             tag: name of the new one.
         """
         base = self._reader.json(f"/images/{made.reference}/json")
         below = f"{tag}-base"
-        dockerfile = image.kubernetes_dockerfile(below, base["Config"].get("User") or "root")
-        files = (ContextFile("kubernetes.lock", image.images_folder() / "kubernetes.lock"),)
+        dockerfile = image.layer_dockerfile(layer, below, base["Config"].get("User") or "root")
+        files = image.layer_files(layer)
         origin = _labels(base).get(labels.INPUTS_HASH) or made.reference
         inputs = image.inputs_hash(dockerfile, files, engine_image_id=origin, settings=self._host)
         known = self._inspect(tag)
@@ -124,7 +125,7 @@ class ImageBuilder:
         )
         self._api().tag(made.reference, below)
         try:
-            image_id = self._build(request, "kubernetes", "the layer for KubernetesExecutor", report)
+            image_id = self._build(request, layer.name, f"the layer for {layer.purpose}", report)
         finally:
             self._api().untag(below)
         return Environment(image_id, made.airflow_version, created=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from astro_cli.deploy.dag_bundle import pack_image
 from astro_cli.domain.build_context import project_context
-from astro_cli.domain.image import project_image
+from astro_cli.domain.image import EDGE_LAYER, KUBERNETES_LAYER, project_image
 from astro_cli.foundation import labels, process
 from astro_cli.foundation.errors import GateError
 from astro_cli.runtime.docker_images import ImageBuilder
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from astro_cli.domain.image import Layer
     from astro_cli.domain.project import Project
     from astro_cli.domain.releases import Release
     from astro_cli.domain.settings import Settings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from astro_cli.runtime.engine import Report
 
 
+_LAYER_TAGS = {KUBERNETES_LAYER: "tasks", EDGE_LAYER: "edge"}
 ENVIRONMENT = ("Dockerfile", "packages.txt", "requirements.txt")
 
 
@@ -78,22 +80,21 @@ def build(
     companions: Sequence[str],
     report: Report,
     *,
-    kubernetes: bool = False,
+    layers: Sequence[Layer] = (),
 ) -> Built:
     """The project's image, whole: built if anything in it has changed.
 
     Args:
         image: a ready one on this machine's engine, instead of building.
         companions: which images the target needs besides.
-        kubernetes: whether Airflow's KubernetesExecutor runs the tasks.
+        layers: what it gets on top.
     """
     builder = ImageBuilder(engine.reader, lambda: engine.api, environ, settings)
     options = PrepareOptions(image_name=image, whole=True)
     made = builder.prepare(project, f"deploy-{project.project_id}", options, report)
-    if kubernetes:
-        made = builder.with_kubernetes(
-            made, project_image(project.name, f"tasks-{project.project_id}"), report
-        )
+    for layer in layers:
+        tag = project_image(project.name, f"{_LAYER_TAGS[layer]}-{project.project_id}")
+        made = builder.with_layer(made, layer, tag, report)
     inspected = engine.reader.json(f"/images/{made.reference}/json")
     marks = inspected["Config"]["Labels"] or {}
     revision = git_revision(project.root)

@@ -14,6 +14,7 @@ import httpx
 from tests.engine.astro import Astro, environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -256,21 +257,34 @@ class Deployed:
             return str(locks[0].attrs["Spec"]["Labels"].get("astro.step", "begin")) if locks else ""
 
 
-def first(folder: Path, host: Host, engine_url: str, more: str = "") -> Deployed:
+def first(
+    folder: Path,
+    host: Host,
+    engine_url: str,
+    more: str = "",
+    *,
+    secrets: Mapping[str, str] | None = None,
+    ssh_config: Path | None = None,
+    url: str = "",
+) -> Deployed:
     """Make a project below `folder`, and deploy its first version.
 
     Args:
         more: lines of the deployment's configuration.
+        secrets: more of them.
+        ssh_config: one that works for more hosts.
+        url: where people reach it, if not where tests do.
     """
     (folder / "home").mkdir()
     variables = environment(folder / "home", engine_url)
-    variables |= {"ASTRO_SSH_CONFIG": str(host.login().config), SECRET_NAME: SECRET}
+    values = {SECRET_NAME: SECRET, **(secrets or {})}
+    variables |= {"ASTRO_SSH_CONFIG": str(ssh_config or host.login().config), **values}
     Astro(folder, variables)("airflow", "init", "shop")
     deployed = Deployed(Astro(folder / "shop", variables), host)
     with (folder / "shop/.astro/config.yaml").open("a") as file:
         file.write(
-            f"deployments:\n  {NAME}:\n    host: {host.url}\n    secrets: [{SECRET_NAME}]\n    drain: 10m\n"
-            f"    publish:\n      bind: 0.0.0.0\n      port: {PORT}\n      url: {deployed.url}\n{more}"
+            f"deployments:\n  {NAME}:\n    host: {host.url}\n    secrets: [{', '.join(values)}]\n    drain: 10m\n"
+            f"    publish:\n      bind: 0.0.0.0\n      port: {PORT}\n      url: {url or deployed.url}\n{more}"
         )
     for name in ("asset_report.py", "hello_astro.py"):
         (folder / "shop/dags" / name).unlink()

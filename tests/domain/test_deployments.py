@@ -17,6 +17,7 @@ from astro_cli.domain.deployments import (
     read_deployments,
 )
 from astro_cli.domain.deployments_file import with_deployment, without_deployment
+from astro_cli.domain.edge import EdgeGroup
 from astro_cli.domain.settings import load_settings
 from astro_cli.domain.workers import WorkerGroup
 from astro_cli.foundation.errors import ProjectError, UsageError
@@ -379,7 +380,7 @@ def test_every_field_is_a_flag_of_add(tmp_path: Path, monkeypatch):
         "--host ssh://d@vm:22 --identity k --ssh-config s --registry r.example/a/b --executor local "
         "--replicas api-server=2 --memory scheduler=2g --cpus scheduler=1.5 --parallelism 8 --drain 5m -e A=b "
         "--secret TOKEN --secret-file /x/f --database secret:URL --port 81 --bind 0.0.0.0 --certificate secret:PEM "
-        "--url https://a.example --keep 3 --keep-logs 7d --keep-history 9d --pytest --require-clean"
+        "--url https://a.example --edge onsite --keep 3 --keep-logs 7d --keep-history 9d --pytest --require-clean"
     )
 
     done = CliRunner().invoke(
@@ -404,6 +405,7 @@ def test_every_field_is_a_flag_of_add(tmp_path: Path, monkeypatch):
         database="secret:URL",
         publish=Publish(81, "0.0.0.0", "secret:PEM", "https://a.example"),
         keep=3,
+        edge=(EdgeGroup("onsite", ("onsite",)),),
         keep_logs=7,
         keep_history=9,
         pytest=True,

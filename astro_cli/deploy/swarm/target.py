@@ -699,6 +699,21 @@ class SwarmTarget:
         answer = None if code else json.loads(output)
         return answer if isinstance(answer, dict) else None
 
+    def tell(self, program: Sequence[str]) -> str:
+        """What a program says that runs inside, with the deployment's secrets: its last line.
+
+        Raises:
+            AstroError: it failed, or nothing runs there.
+        """
+        with self.api.reached():
+            code, output = self.api.api.output_of(self._inside(), program)
+        lines = output.strip().splitlines() or [""]
+        if code:
+            raise AstroError(
+                "the deployment does not answer", hint="see `astro deployment ps`", details=(lines[-1],)
+            )
+        return lines[-1]
+
     # tidying
 
     def prune(self, keep: int) -> None:

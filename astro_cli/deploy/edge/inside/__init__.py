@@ -1,0 +1,1 @@
+"""What runs inside deployed containers and those of workers outside: a layer on the project's image."""
