@@ -119,8 +119,9 @@ class Live(Deployed):
             found: list[dict[str, Any]] = self.astro.json("deployment", "ps", NAME)["services"]
             return found
 
+        ending = ("get", "pods", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}")
         wait_for(
-            lambda: all(row["running"] == row["wanted"] and not row["draining"] for row in rows()),
+            lambda: not self.kubectl(*ending) and all(row["running"] == row["wanted"] for row in rows()),
             rows,
             seconds,
         )

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.long, pytest.mark.engine, pytest.mark.deploy]
 
 
+@pytest.fixture(autouse=True)
+def _whole(live: Live) -> None:
+    """No test begins while pods of the one before still end."""
+    live.wait_whole()
+
+
 def test_a_dag_runs_with_a_pod_for_each_task_that_sees_the_users_secrets_alone(live: Live) -> None:
     run = live.trigger(seconds=20)
     live.wait_for_task(run, "running")
