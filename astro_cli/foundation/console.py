@@ -6,10 +6,11 @@ import json
 import shutil
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.status import Status
 
@@ -37,6 +38,7 @@ class Console:
         self.command = ""
         self._dumb = environ.get("TERM") == "dumb"
         self._plain = bool(environ.get("NO_COLOR")) or self._dumb
+        self._progress: Progress | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -60,6 +62,8 @@ class Console:
 
     def result(self, data: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
         """The command's answer: one JSON envelope with `--json`, else whatever `show` prints."""
+        if self._progress is not None:
+            self._progress.end()
         if self.json:
             self._envelope({"ok": True, "data": dict(data)})
         elif show is not None:
@@ -130,12 +134,14 @@ class Console:
             self._say(f"{self.style('hint:', '1;36', self.err)} {error.hint}")
 
     def progress(self) -> Progress:
-        """Shows the steps of something slow; use it as a context manager."""
-        return Progress(self)
+        """Shows the steps of something slow; use it as a context manager. A result ends it."""
+        self._progress = Progress(self)
+        return self._progress
 
     def _say(self, text: str) -> None:
-        self.err.write(f"{text}\n")
-        self.err.flush()
+        with self._progress.aside() if self._progress is not None else nullcontext():
+            self.err.write(f"{text}\n")
+            self.err.flush()
 
     def _envelope(self, body: Mapping[str, Any]) -> None:
         json.dump({"version": ENVELOPE_VERSION, "command": self.command, **body}, self.out, indent=2)
@@ -162,9 +168,23 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Take the live line away for good."""
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the live line away while something else is written."""
+        status = self._status
+        if status is not None:
+            status.stop()
+        yield
+        if status is not None:
+            status.start()
 
     def step(self, text: str) -> None:
         """A new step has begun."""

@@ -119,3 +119,18 @@ def test_progress_on_a_terminal_gives_the_cursor_back():
         progress.step("[bold]build")
         raise KeyboardInterrupt
     assert written(console.err).rfind("\x1b[?25h") > written(console.err).rfind("\x1b[?25l")
+
+
+def test_nothing_is_written_over_a_live_line():
+    """What both streams show on one terminal: the line is taken away before anything else is said."""
+    screen = Terminal()
+    console = Console(screen, screen, {})
+    with console.progress() as progress:
+        progress.step("build")
+        progress.warn("take care")
+        progress.step("ask")
+        console.result({}, lambda: console.line("the plan"))
+    for words in ("warning:", "the plan"):
+        before = screen.getvalue().partition(words)[0]
+        assert before.rfind("\x1b[2K") > max(before.rfind("build"), before.rfind("ask")), words
+    assert "ask" not in screen.getvalue().partition("the plan")[2]
