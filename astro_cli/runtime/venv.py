@@ -416,6 +416,12 @@ class Workshop:
         )
         if done.code == 0:
             return done
+        if "invalid peer certificate" in done.output:
+            raise EngineError(
+                "the certificate of the package index, or of a proxy before it, is not trusted",
+                hint="name your company's authority with SSL_CERT_FILE=/path/to/ca.pem, then try again",
+                details=done.lines[-5:],
+            )
         if any(words in done.output for words in _NETWORK):
             raise EngineError(
                 "the package index cannot be reached, and what is needed is not cached",
