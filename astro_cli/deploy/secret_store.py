@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from astro_cli.deploy import stack
-from astro_cli.domain.airflow import ADMIN, BROKER, broker_config, broker_environment, private_environment
+from astro_cli.domain.airflow import (
+    ADMIN,
+    AUTH_MANAGER,
+    BROKER,
+    broker_config,
+    broker_environment,
+    private_environment,
+)
+from astro_cli.domain.deployments import CELERY
 from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from astro_cli.deploy.target import Secrets
+    from astro_cli.domain.deployments import Deployment
 
     class SecretDoor(Protocol):
         """What is used of `SwarmApi`; other targets have the like."""
@@ -82,6 +91,23 @@ class SecretStore:
         if secrets.database and not self._has_address(secrets.database):
             changed.append("database")
         return tuple(sorted({*changed, *(set(known) - set(secrets.user))}))
+
+    def ensure_all(
+        self, deployment: Deployment, secrets: Secrets, *, first: bool
+    ) -> tuple[dict[str, str], str]:
+        """Have every secret that a deployment needs.
+
+        Args:
+            first: whether this is its first release, with which the admin gets a password.
+
+        Returns:
+            See `ensure`.
+        """
+        own_login = AUTH_MANAGER not in deployment.env
+        names, password = self.ensure(secrets, login=own_login and first)
+        if deployment.executor == CELERY:
+            names |= self.ensure_broker()
+        return names, password
 
     def ensure(self, secrets: Secrets, *, login: bool) -> tuple[dict[str, str], str]:
         """Have every secret.

@@ -23,8 +23,7 @@ from astro_cli.deploy.kubernetes.lock import LeaseStore
 from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
 from astro_cli.deploy.secret_store import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
-from astro_cli.domain.airflow import ADMIN, API_PORT, AUTH_MANAGER, DEPLOYED_CODE
-from astro_cli.domain.deployments import CELERY
+from astro_cli.domain.airflow import ADMIN, API_PORT, DEPLOYED_CODE
 from astro_cli.domain.releases import LIVE, kept_releases, read_release
 from astro_cli.foundation import labels
 from astro_cli.foundation.errors import AstroError, TargetError
@@ -242,11 +241,7 @@ class KubernetesTarget:
 
     def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
         """Have every secret; the admin gets a password with the first release."""
-        own_login = AUTH_MANAGER not in self._deployment.env
-        names, password = self._store.ensure(secrets, login=own_login and first)
-        if self._deployment.executor == CELERY:
-            names |= self._store.ensure_broker()
-        return names, password
+        return self._store.ensure_all(self._deployment, secrets, first=first)
 
     def make_keys(self) -> str:
         """See `Target`."""

@@ -17,8 +17,7 @@ from astro_cli.deploy.swarm.api import SwarmApi, config_text
 from astro_cli.deploy.swarm.lock import SwarmLockStore
 from astro_cli.deploy.swarm.proxy import INSIDE_PORT, PROXY, proxy_container
 from astro_cli.deploy.target import RollError, ServiceState, State
-from astro_cli.domain.airflow import ADMIN, AUTH_MANAGER, DEPLOYED_CODE
-from astro_cli.domain.deployments import CELERY
+from astro_cli.domain.airflow import ADMIN, DEPLOYED_CODE
 from astro_cli.domain.releases import kept_releases, read_release
 from astro_cli.foundation import labels
 from astro_cli.foundation.errors import AstroError, TargetError
@@ -222,11 +221,7 @@ class SwarmTarget:
 
     def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
         """Have every secret; the admin gets a password with the first release."""
-        own_login = AUTH_MANAGER not in self._deployment.env
-        names, password = self._store.ensure(secrets, login=own_login and first)
-        if self._deployment.executor == CELERY:
-            names |= self._store.ensure_broker()
-        return names, password
+        return self._store.ensure_all(self._deployment, secrets, first=first)
 
     def make_keys(self) -> str:
         """See `Target`; the old keys are read where they are in use, since an engine never tells a secret."""
