@@ -61,21 +61,28 @@ class Lab:
 
 
 @contextlib.contextmanager
+def trusted_registry(folder: Path, switch: Switch) -> Iterator[RegistryServer]:
+    """A registry with a login on a switch, whose authority the engine that images are built on believes."""
+    registry = RegistryServer(folder / "registry", address=switch.machine_address, password=True, tls=True)
+    with registry:
+        assert registry.certificate is not None
+        trust = Path("/etc/docker/certs.d") / registry.host  # asked by every engine here, whichever it is
+        trust.mkdir(parents=True)
+        try:
+            shutil.copy(registry.certificate, trust / "ca.crt")
+            yield registry
+        finally:
+            shutil.rmtree(trust)
+
+
+@contextlib.contextmanager
 def make_lab(folder: Path, *, disk: str = "4g") -> Iterator[Lab]:
     """A lab, as long as the context."""
     with contextlib.ExitStack() as stack:
         switch = Switch()
         stack.callback(switch.close)
-        registry = RegistryServer(
-            folder / "registry", address=switch.machine_address, password=True, tls=True
-        )
-        stack.enter_context(registry)
+        registry = stack.enter_context(trusted_registry(folder, switch))
         assert registry.certificate is not None
-        # The engine that images are built on asks here, whichever it is.
-        trust = Path("/etc/docker/certs.d") / registry.host
-        trust.mkdir(parents=True)
-        stack.callback(shutil.rmtree, trust)
-        shutil.copy(registry.certificate, trust / "ca.crt")
         hosts = []
         for number in range(1, COUNT + 1):
             (folder / f"host{number}").mkdir()

@@ -20,6 +20,7 @@ import yaml
 from tests.deploy import deployed
 from tests.deploy.deployed import NAME, PORT, SECRET, SECRET_NAME, Deployed
 from tests.deploy.host import Host, Switch, missing
+from tests.deploy.lab import trusted_registry
 from tests.deploy.registry_server import PASSWORD, USER, Certificate, RegistryServer, make_certificate
 from tests.engine.astro import Astro, environment, wait_for
 
@@ -172,15 +173,8 @@ def test_a_swarm_has_machines_that_only_their_owner_reaches(engine_url: str, tmp
     with contextlib.ExitStack() as stack:
         switch = Switch()
         stack.callback(switch.close)
-        registry = RegistryServer(
-            tmp_path / "registry", address=switch.machine_address, password=True, tls=True
-        )
-        stack.enter_context(registry)
+        registry = stack.enter_context(trusted_registry(tmp_path, switch))
         assert registry.certificate is not None
-        trust = Path("/etc/docker/certs.d") / registry.host
-        trust.mkdir(parents=True)
-        stack.callback(shutil.rmtree, trust)
-        shutil.copy(registry.certificate, trust / "ca.crt")
         hosts = []
         for name in ("host", "outside"):
             (tmp_path / name).mkdir()
