@@ -297,9 +297,18 @@ class StandaloneEngine:
         if done.code != 0:
             raise AstroError(f"`{service}` was not restarted: {done.output.strip()}")
 
-    def scale(self, sandbox_id: str, group: str, count: int, report: Report) -> tuple[Change, ...]:
-        """See `Engine.scale`."""
-        raise NotImplementedError
+    def scale(
+        self,
+        sandbox_id: str,  # noqa: ARG002
+        group: str,
+        count: int,  # noqa: ARG002
+        report: Report,  # noqa: ARG002
+    ) -> tuple[Change, ...]:
+        """See `Engine.scale`: refused, as `runs_workers` says."""
+        raise UsageError(
+            f"there are no workers `{group}` without Docker",
+            hint="go over to Celery with `astro airflow start --engine docker --executor celery`",
+        )
 
     def tidy(self, sandbox_id: str, environment: Environment) -> None:
         """See `Engine.tidy`. Environments are shared: another project may use what this one leaves."""
