@@ -186,7 +186,7 @@ def engine_context(images: Path, package: Path) -> tuple[ContextFile, ...]:
     code = [
         ContextFile(f"{place}{path.name}", path)
         for place, folder in CODE_INSIDE.items()
-        for path in sorted((package / folder).glob("[!_]*.py"))
+        for path in sorted((package / folder).glob("*.py"))
     ]
     return (*files, *code)
 

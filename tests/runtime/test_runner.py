@@ -12,16 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from astro_cli.runtime.inside import runner
+from astro_cli.runtime.inside import dag_runs, parsing, runner
 
-SOURCE = Path(runner.__file__)
-
-SERVER = f"""
-import importlib.util, os, sys, time
+SERVER = """
+import os, sys, time
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("runner", {str(SOURCE)!r})
-runner = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(runner)
+from astro_cli.runtime.inside import runner
 runner._warm_up = lambda: None
 runner.drop_leftovers = lambda: None
 
@@ -44,12 +40,10 @@ runner._request = lambda argv, connection: runner.supervised(connection, lambda:
 runner.serve(Path(sys.argv[1]))
 """
 
-CLIENT = f"""
-import importlib.util, sys
+CLIENT = """
+import sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("runner", {str(SOURCE)!r})
-runner = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(runner)
+from astro_cli.runtime.inside import runner
 sys.exit(runner.client(Path(sys.argv[1]), sys.argv[2:]))
 """
 
@@ -141,7 +135,7 @@ def test_the_error_is_told_with_the_projects_own_frames_innermost_first(tmp_path
     try:
         exec(compile(dag.read_text().replace("json.loads = boom", ""), str(dag), "exec"), scope)
     except KeyError as exc:
-        told = runner._describe(tmp_path, str(dag), exc)
+        told = parsing.describe(tmp_path, str(dag), exc)
     assert (told["error"], told["message"], told["file"], told["line"]) == (
         "KeyError", "'missing'", "include/helper.py", 2,
     )  # fmt: skip
@@ -161,7 +155,7 @@ def test_a_tasks_log_is_told_without_airflows_own_frames_and_chatter():
         "ValueError: no price",
         "[info     ] ::endgroup::                   [task] loc=task_runner.py:2379",
     ]
-    assert list(runner.readable(lines)) == [lines[0], lines[1], lines[5], lines[6], lines[7]]
+    assert list(dag_runs.readable(lines)) == [lines[0], lines[1], lines[5], lines[6], lines[7]]
 
 
 class FakeTask:
@@ -185,4 +179,4 @@ def test_a_dag_needs_those_that_it_triggers_or_waits_for():
         FakeTask(),
         FakeTask(trigger_dag_id=None),
     )
-    assert runner._related(dag) == ["next", "before"]
+    assert dag_runs._related(dag) == ["next", "before"]

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from astro_cli.runtime.inside import supervisor
+from astro_cli.runtime.inside import supervision, supervisor
+from astro_cli.runtime.inside.configuration import Config
 from astro_cli.runtime.inside.health import component_health, parse_health
 from astro_cli.runtime.inside.log_lines import LINE_LIMIT, LineBuffer, LineWriter
 from astro_cli.runtime.inside.migrations import database_error, judge_revisions
-from astro_cli.runtime.inside.supervisor import Service
+from astro_cli.runtime.inside.supervision import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -367,12 +368,12 @@ def test_airflows_api_answers_no_strangers_name_forked_or_not(
 def test_a_service_is_as_old_as_it_is_when_somebody_sets_the_clock(tmp_path: Path, days: int) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"services": {"scheduler": ["airflow", "scheduler"], "triggerer": ["x"]}}))
-    watched = supervisor.Supervisor(tmp_path, supervisor.Config.load(config))
+    watched = supervision.Supervisor(tmp_path, Config.load(config))
     began, jump = time.time() - 60, days * 86400.0
     watched.services["scheduler"].started_at = began
-    watched.follow_clock(supervisor.clock_offset() + 1)  # as clocks are corrected all the time
+    watched.follow_clock(supervision.clock_offset() + 1)  # as clocks are corrected all the time
     assert watched.services["scheduler"].started_at == began
-    watched.follow_clock(supervisor.clock_offset() + jump)
+    watched.follow_clock(supervision.clock_offset() + jump)
     assert watched.services["scheduler"].started_at == pytest.approx(began + jump, abs=5)
     assert watched.services["triggerer"].started_at is None
     beat = datetime.fromtimestamp(time.time() + jump, timezone.utc).isoformat()
@@ -403,7 +404,7 @@ def with_database(run: Run, *revisions: str) -> Run:
 def test_a_database_of_a_newer_airflow_is_refused(make: Callable[..., Run]) -> None:
     run = with_database(make(services={"scheduler": python(SLEEP)}), "z").start()
     assert run.process
-    assert run.process.wait(60) == supervisor.EXIT_NEWER
+    assert run.process.wait(60) == supervision.EXIT_NEWER
     assert run.status()["database"] == "newer"
     assert "astro | the database was made by a newer Airflow (revision z)" in run.log
     assert run.service("scheduler")["started_at"] is None
@@ -440,7 +441,7 @@ def test_a_current_database_needs_no_migration(make: Callable[..., Run]) -> None
 def test_a_failed_migration_ends_the_run_with_its_own_exit_code(make: Callable[..., Run]) -> None:
     run = with_database(make(services={"scheduler": python(SLEEP)}, migrate=python(FAIL))).start()
     assert run.process
-    assert run.process.wait(60) == supervisor.EXIT_MIGRATION
+    assert run.process.wait(60) == supervision.EXIT_MIGRATION
     assert run.status()["database"] == "failed"
     assert run.service("migrate")["exit_code"] == 7
     assert "migrate | going down" in run.log

@@ -1,7 +1,4 @@
-"""A pytest plugin with fixtures that need the project's real Airflow; `astro airflow pytest` loads it.
-
-Runs in the environment of Airflow, copied beside runner.py; nothing of astro_cli may be imported here.
-"""
+"""A pytest plugin with fixtures that need the project's real Airflow; `astro airflow pytest` loads it."""
 
 from __future__ import annotations
 

@@ -22,8 +22,6 @@ JSON: {"dag_id", "run_id", "task_id", "map_index": null for any, "port", "second
     failed       `message`: there can be no debugger; the task runs without
     timeout      nobody came in time; the task runs without
     ended        the task's process has ended
-
-Copied into the engine image beside supervisor.py: standard library only at import, nothing of astro_cli.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How Airflow's components are, from its health address, asked without waiting for the answer.
-
-Copied into the engine image beside supervisor.py, which loads it: standard library only, nothing of astro_cli.
-"""
+"""How Airflow's components are, from its health address, asked without waiting for the answer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The lines of a sandbox's log: whole ones of every component, each after its name.
-
-Copied into the engine image beside supervisor.py, which loads it: standard library only, nothing of astro_cli.
-"""
+"""The lines of a sandbox's log: whole ones of every component, each after its name."""
 
 from __future__ import annotations
 

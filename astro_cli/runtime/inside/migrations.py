@@ -1,7 +1,4 @@
-"""Whether a metadata database has to be migrated before Airflow starts, and a copy of it from before.
-
-Copied into the engine image beside supervisor.py, which loads it: standard library only, nothing of astro_cli.
-"""
+"""Whether a metadata database has to be migrated before Airflow starts, and a copy of it from before."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Processes of a sandbox: what belongs to whom, how much memory it takes, and how it ends.
-
-Copied into the engine image beside supervisor.py, which loads it: standard library only, nothing of astro_cli.
-"""
+"""Processes of a sandbox: what belongs to whom, how much memory it takes, and how it ends."""
 
 from __future__ import annotations
 

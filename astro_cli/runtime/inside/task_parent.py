@@ -7,8 +7,6 @@ A worker of Airflow listens to the sockets of its task, and after each word look
 (`WatchedSubprocess` of the Task SDK). The last it hears is that all sockets are closed: a moment before the end.
 If it looks in that moment it has nothing left to listen to, and sleeps for `[workers] min_heartbeat_interval` with
 its slot taken. On two cores that happens to about every second task.
-
-Copied into the engine image beside supervisor.py: standard library only at import, nothing of astro_cli.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Parses and tests a project's DAGs under the Airflow of an upgrade test, with the very code of the warm runner.
 
-Runs under the Python of that environment: standard library only at import, nothing of astro_cli.
-
     trial_runner.py ENVIRONMENT.json parse            JSON lines as of runner.py
     trial_runner.py ENVIRONMENT.json test JSON        runs DAGs; a JSON line for each: dag_id, code, seconds, log
 
@@ -20,18 +18,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run as a program: the files beside it are a package all the same (PEP 366)
+    __package__ = "astro_inside"
+    _spec: Any = importlib.util.spec_from_file_location(__package__, Path(__file__).with_name("__init__.py"))
+    sys.modules[__package__] = importlib.util.module_from_spec(_spec)
 
-def load_runner() -> Any:  # noqa: ANN401 - a module
-    """The module runner.py beside this file, which is no place to import from."""
-    spec = importlib.util.spec_from_file_location("astro_runner", Path(__file__).with_name("runner.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from .children import supervised
+from .clones import clone_database
+from .dag_runs import plain_test, read_log
+from .parsing import emit, parse
+from .surroundings import dagbag_module, project_folder
 
 
-def test(runner: Any, options: dict[str, Any]) -> int:  # noqa: ANN401
+def test(options: dict[str, Any]) -> int:
     """Run DAGs one after the other, each on a copy of the database.
 
     `options`: `dag_ids`; `mark_success` (a pattern) or null.
@@ -44,19 +43,19 @@ def test(runner: Any, options: dict[str, Any]) -> int:  # noqa: ANN401
         with tempfile.TemporaryFile() as log:
             for fd in (1, 2):
                 os.dup2(log.fileno(), fd)
-            with runner.clone_database() as url:
-                code = runner.supervised(None, lambda: _run(runner, url, request))  # noqa: B023 - called at once
+            with clone_database() as url:
+                code = supervised(None, lambda: _run(url, request))  # noqa: B023 - called at once
             seconds = round(time.monotonic() - began, 3)
-            lines = runner.read_log(log) if code else []
+            lines = read_log(log) if code else []
         message = {"type": "test", "dag_id": dag_id, "code": code, "seconds": seconds, "log": lines}
-        runner.emit(out, message)
+        emit(out, message)
     return 0
 
 
-def _run(runner: Any, url: str, request: dict[str, Any]) -> int:  # noqa: ANN401
+def _run(url: str, request: dict[str, Any]) -> int:
     os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"  # connections and variables come from the database
-    return int(runner.plain_test(request))
+    return plain_test(request)
 
 
 def main(argv: list[str]) -> int:
@@ -65,12 +64,11 @@ def main(argv: list[str]) -> int:
     if sys.path[:1] == [str(Path(__file__).resolve().parent)]:
         del sys.path[0]
     os.environ.update(json.loads(Path(argv[0]).read_text(encoding="utf-8")))
-    runner = load_runner()
     importlib.import_module("airflow.settings")
     if argv[1] == "parse":
-        runner.dagbag_module()  # once, for the process of each file
-        return int(runner.parse(runner.project_folder(), []))
-    return test(runner, json.loads(argv[2]))
+        dagbag_module()  # once, for the process of each file
+        return parse(project_folder(), [])
+    return test(json.loads(argv[2]))
 
 
 if __name__ == "__main__":

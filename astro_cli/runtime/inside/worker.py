@@ -1,7 +1,6 @@
 """One Celery worker in a container of its own: Airflow's command, which says in a file when it takes tasks.
 
-This file is copied into the engine image beside task_parent.py, hence: nothing of astro_cli. The supervisor's
-`exec` gives it the sandbox's environment:
+The supervisor's `exec` gives it the sandbox's environment:
 
     worker.py RUN_DIR CMD ARGS     be `airflow CMD ARGS`, for example `airflow celery worker`
 
@@ -18,6 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run as a program: the files beside it are a package all the same (PEP 366)
+    __package__ = "astro_inside"
+    _spec: Any = importlib.util.spec_from_file_location(__package__, Path(__file__).with_name("__init__.py"))
+    sys.modules[__package__] = importlib.util.module_from_spec(_spec)
+
+from . import task_parent
+
 
 def main(run_dir: Path, argv: list[str]) -> None:
     """Become the command; ends by SystemExit like it."""
@@ -30,21 +36,10 @@ def main(run_dir: Path, argv: list[str]) -> None:
         temporary.replace(status)
 
     importlib.import_module("celery.signals").worker_ready.connect(ready, weak=False)
-    parent = load_beside("task_parent")
-    parent.preimport()
-    parent.install()
+    task_parent.preimport()
+    task_parent.install()
     sys.argv = ["airflow", *argv]
     importlib.import_module("airflow.__main__").main()
-
-
-def load_beside(name: str) -> Any:  # noqa: ANN401 - a module
-    """A module beside this file, which is no place to import from."""
-    spec = importlib.util.spec_from_file_location(f"astro_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def read_routes(path: Path) -> tuple[Route, ...]:
     return tuple(_route(f"{path.name}: routes[{number}]", each) for number, each in enumerate(data["routes"]))
 
 
-def _route(where: str, data: Any) -> Route:  # noqa: ANN401 - whatever the file holds
+def _route(where: str, data: Any) -> Route:
     _check(where, data, ROUTE_KEYS, ("path", "respond"))
     path = data["path"]
     if not isinstance(path, str) or not path.startswith("/"):
@@ -149,7 +149,7 @@ def _pairs(where: str, data: dict[str, Any], key: str) -> dict[str, str]:
     return {str(name): str(value) for name, value in pairs.items()}
 
 
-def _check(where: str, data: Any, known: set[str], required: Iterable[str] = ()) -> None:  # noqa: ANN401 - as above
+def _check(where: str, data: Any, known: set[str], required: Iterable[str] = ()) -> None:
     if not isinstance(data, dict):
         raise FixtureError(f"{where} must be a mapping")
     for key in data:
@@ -331,7 +331,7 @@ def _json(data: object, status: int = 200) -> Response:
     return Response(json.dumps(data, default=str), status, mimetype="application/json")  # YAML has dates
 
 
-def _filled(value: Any, words: dict[str, str]) -> Any:  # noqa: ANN401 - JSON in, JSON out
+def _filled(value: Any, words: dict[str, str]) -> Any:
     if isinstance(value, str):
         return string.Template(value).safe_substitute(words)
     if isinstance(value, list):

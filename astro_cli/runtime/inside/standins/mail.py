@@ -111,7 +111,7 @@ class Receiver:
     def __init__(self, post: Post) -> None:
         self._post = post
 
-    async def handle_DATA(self, server: object, session: object, envelope: Any) -> str:  # noqa: ANN401, ARG002, N802 - aiosmtpd's
+    async def handle_DATA(self, server: object, session: object, envelope: Any) -> str:  # noqa: ARG002, N802 - aiosmtpd's
         """Keep it."""
         self._post.add(envelope.mail_from, list(envelope.rcpt_tos), envelope.content)
         say(f"mail from {envelope.mail_from} to {', '.join(envelope.rcpt_tos)}")

@@ -65,7 +65,7 @@ class Store:
 class Owner(Client):
     """Asks as whoever owns everything: moto looks whether a request is signed, not by whom."""
 
-    def open(self, *words: Any, headers: dict[str, str] | None = None, **more: Any) -> Any:  # noqa: ANN401 - the base's
+    def open(self, *words: Any, headers: dict[str, str] | None = None, **more: Any) -> Any:
         """Send a request."""
         scope = "test/20260101/us-east-1/s3/aws4_request"
         signed = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"
@@ -81,7 +81,7 @@ class Keeper:
         self._client = Owner(self._moto)
         self._one_at_a_time = threading.Lock()
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401 - WSGI's
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request, and write down what it has changed."""
         if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
             answer: Iterable[bytes] = self._moto(environ, start_response)
