@@ -18,10 +18,11 @@ import pytest
 import yaml
 
 from tests.deploy import deployed
+from tests.deploy.clustered import Clustered, Sink
 from tests.deploy.deployed import NAME, PORT, SECRET, SECRET_NAME, Deployed
 from tests.deploy.host import Host, Switch, missing
-from tests.deploy.lab import trusted_registry
-from tests.deploy.registry_server import PASSWORD, USER, Certificate, RegistryServer, make_certificate
+from tests.deploy.lab import Lab
+from tests.deploy.registry_server import PASSWORD, USER, Certificate, make_certificate
 from tests.engine.astro import Astro, environment, wait_for
 
 DAG = '''\
@@ -165,92 +166,111 @@ def test_a_machine_outside_takes_the_tasks_of_its_queue(engine_url: str, tmp_pat
 
 
 @pytest.mark.long
-@pytest.mark.engine
-@pytest.mark.deploy
-def test_a_swarm_has_machines_that_only_their_owner_reaches(engine_url: str, tmp_path: Path):
-    if reason := missing():
-        pytest.skip(reason)
-    with contextlib.ExitStack() as stack:
-        switch = Switch()
-        stack.callback(switch.close)
-        registry = stack.enter_context(trusted_registry(tmp_path, switch))
-        assert registry.certificate is not None
-        hosts = []
-        for name in ("host", "outside"):
-            (tmp_path / name).mkdir()
-            hosts.append(Host(tmp_path / name, switch=switch))
-            stack.callback(hosts[-1].close)
-            hosts[-1].trust(registry.host, registry.certificate.read_text())
-        certificate = make_certificate(tmp_path, switch.machine_address)
-        behind = (hosts[0].address, PORT)
-        url = stack.enter_context(front(switch.machine_address, certificate, behind))
-        _run_swarm(engine_url, tmp_path, *hosts, registry, url, certificate.certificate)
+def test_a_swarm_has_machines_that_only_their_owner_reaches(lab: Lab, engine_url: str, tmp_path: Path):
+    (tmp_path / "outside").mkdir()
+    outside = Host(tmp_path / "outside", switch=lab.switch)
+    try:
+        outside.trust(lab.registry.host, lab.authority.read_text())
+        certificate = make_certificate(tmp_path, lab.switch.machine_address)
+        with front(lab.switch.machine_address, certificate, (lab.hosts[0].address, PORT)) as url:
+            _run_swarm(engine_url, tmp_path, lab, outside, url, certificate.certificate)
+    finally:
+        outside.close()
 
 
-def _run_swarm(
-    engine_url: str,
-    folder: Path,
-    host: Host,
-    outside: Host,
-    registry: RegistryServer,
-    url: str,
-    authority: Path,
-) -> None:
-    _wall(host, outside)
+def _run_swarm(engine_url: str, folder: Path, lab: Lab, outside: Host, url: str, authority: Path) -> None:
+    for host in lab.hosts:
+        _wall(host, outside)
     (folder / "home").mkdir()
-    variables = environment(folder / "home", engine_url)
-    variables |= {"ASTRO_REGISTRY_USERNAME": USER, "ASTRO_REGISTRY_PASSWORD": PASSWORD}
-    variables |= {"ASTRO_SSH_CONFIG": str(host.login().config)}
+    variables = environment(folder / "home", engine_url) | lab.environment
     Astro(folder, variables)("airflow", "init", "shop")
-    site = Site(Deployed(Astro(folder / "shop", variables), host), outside)
+    live = Clustered(Astro(folder / "shop", variables), lab.hosts[0], lab=lab, sink=Sink("127.0.0.1"))
+    site = Site(live, outside)
     with (folder / "shop/.astro/config.yaml").open("a") as file:
         file.write(
-            f"deployments:\n  {NAME}:\n    target: swarm\n    hosts: [{host.url}]\n"
-            f"    registry: {registry.host}/team/shop\n    registry_authority: {registry.certificate}\n"
-            f"    workers: {{worker: {{count: 1, concurrency: 2}}}}\n"
+            f"deployments:\n  {NAME}:\n    target: swarm\n"
+            f"    hosts: [{', '.join(host.url for host in lab.hosts)}]\n"
+            f"    registry: {lab.repository}\n    registry_authority: {lab.authority}\n"
+            "    workers: {worker: {count: 3, concurrency: 2}}\n"
             f"    publish: {{port: {PORT}, url: '{url}'}}\n    edge: {{onsite: {{authority: {authority}}}}}\n"
         )
     for name in ("asset_report.py", "hello_astro.py"):
         (folder / "shop/dags" / name).unlink()
     site.write("v1")
-    live = site.live
-    live.deploy("--skip-checks", "--wait", "600")
+    live.deploy("--wait", "600")
     live.password = live.astro.json("deployment", "inspect", NAME, "--show-password")["admin_password"]
 
     # two files are brought to the machine, and run there
-    told = live.astro.json(
-        "deployment", "edge", "file", "onsite", str(folder / "files"), "--machine", "bench"
-    )
-    assert told["worker"] == "onsite-bench-1"
-    _compose(outside, folder / "files")
-    wait_for(lambda: site.workers().get("onsite-bench-1", {}).get("state") == "idle", site.logs, seconds=120)
+    assert _bring_files(site, folder / "first") == "onsite-bench-1"
     live.request("POST", "/api/v2/variables", json={"key": "meter", "value": "42"})
     run = site.trigger()
     told = site.result(run)
     assert told["host"] == "onsite-bench-1"
     assert (told["version"], told["meter"], told["known"]) == ("v1", "42", [])
-    assert told["inside"] != "onsite-bench-1"
+    assert told["inside"] in {f"logs-{host.name}" for host in lab.hosts}
     assert "reading the meter" in site.log(run)
-    place = live.services()["api-server"]["TaskTemplate"]["Placement"]
-    assert place["Constraints"], "beside the volume of logs"
+    services = live.ps()
+    assert services["api-server"]["nodes"] == services["postgres"]["nodes"], "beside the volume of logs"
+    assert set(services["worker"]["nodes"]) == {host.name for host in lab.hosts}
 
     # DAGs alone reach it too, through the web address: it knows of no registry
     site.write("v2")
-    live.deploy("--dags", "--skip-checks")
+    live.deploy("--dags")
     assert site.result(site.trigger())["version"] == "v2"
 
-    # a release says who is left behind
-    live.astro.write("requirements.txt", "# another image\n")
-    done = live.astro("deploy", NAME, "--skip-checks", "--wait", "600")
+    # a node is lost: whoever is outside notices nothing
+    run = site.trigger(wait=True)
+    site.wait_for(run, "running")
+    kept = {lab.hosts[0].name, *services["postgres"]["nodes"]}
+    lost = next(host for host in lab.hosts if host.name not in kept)
+    lost.power_off()
+    try:
+        site.let_go(run)
+        assert site.result(run)["host"] == "onsite-bench-1"
+        assert site.task(run)["try_number"] == 1
+    finally:
+        lost.power_on()
+    live.wait_whole()
+
+    # new keys: what runs there goes on, and the release says who is left behind
+    run = site.trigger(wait=True)
+    site.wait_for(run, "running")
+    done = live.astro("deployment", "rotate-keys", NAME)
     assert "of an older release: onsite-bench-1; `astro deployment edge file`" in done.stderr
+    site.let_go(run)
+    assert site.result(run)["host"] == "onsite-bench-1"
+    assert site.task(run)["try_number"] == 1
+    worker = _bring_files(site, folder / "second")
+    assert site.result(site.trigger())["host"] == worker != "onsite-bench-1"
+
+    # another release, and back
+    site.write("v3")
+    live.astro.write("requirements.txt", "# another image\n")
+    live.deploy("--wait", "600")
+    live.astro("deployment", "rollback", NAME, "--wait", "600")
+    worker = _bring_files(site, folder / "third")
+    told = site.result(site.trigger())
+    assert (told["host"], told["version"], told["meter"]) == (worker, "v2", "42")
     live.astro("deployment", "destroy", NAME, "--yes")
+
+
+def _bring_files(site: Site, folder: Path) -> str:
+    """Replace what runs on the machine by a worker of the running release; returns its name."""
+    told = site.live.astro.json("deployment", "edge", "file", "onsite", str(folder), "--machine", "bench")
+    with site.outside.engine() as engine:
+        for each in engine.containers.list(all=True):
+            each.remove(force=True)
+    _compose(site.outside, folder)
+    name = str(told["worker"])
+    wait_for(lambda: site.workers().get(name, {}).get("state") == "idle", site.logs, seconds=120)
+    return name
 
 
 def _compose(outside: Host, files: Path) -> None:
     """What Docker Compose makes of the file; the program need not be there."""
     service = yaml.safe_load((files / "compose.yaml").read_text())["services"]["worker"]
     there = outside.root / "home/edge"
-    there.mkdir()
+    there.mkdir(exist_ok=True)
     shutil.copy(files / "secrets.json", there)
     os.chown(there / "secrets.json", 50_000, 0)
     (volume,) = service["volumes"]
