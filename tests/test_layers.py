@@ -16,8 +16,8 @@ LAYERS = (
 KEEPERS = {
     "docker": {"runtime/docker_api.py"},
     "httpx": {"airflow_api.py", "deploy/registry.py"},
-    "kubernetes": {"deploy/kubernetes/api.py"},
-    "websocket": {"deploy/kubernetes/api.py"},
+    "kubernetes": {"deploy/kubernetes/cluster.py"},
+    "websocket": {"deploy/kubernetes/cluster.py"},
     "subprocess": {"foundation/process.py", "runtime/standalone_postgres.py", "deploy/inside/janitor.py"},
     "typer": {"app.py", "cli.py"},
 }

@@ -69,7 +69,8 @@ def _cluster(
 def _kubernetes(
     deployment: Deployment, names: Names, environ: Mapping[str, str], local: Callable[[], DockerApi]
 ) -> Target:
-    from astro_cli.deploy.kubernetes.api import KubernetesApi, connect
+    from astro_cli.deploy.kubernetes.api import KubernetesApi
+    from astro_cli.deploy.kubernetes.cluster import connect
     from astro_cli.deploy.kubernetes.target import KubernetesTarget, RegistryDoor
     from astro_cli.deploy.registry import Registry, find_credentials, parse_repository
 

@@ -1,16 +1,19 @@
-"""The metadata database of a deployment: its server's settings, and what its own programs are told.
+"""The metadata database of a deployment: its server's settings, and the jobs that are done with it.
 
 The scripts run where `$DATABASE` is its address and `/backups` a volume (`stack.postgres_command`).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from astro_cli.domain.image import images_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+
+    from astro_cli.domain.releases import Release
 
 HEADS = (
     "psql -qAt \"$DATABASE\" -c 'SELECT 1' >/dev/null; "
@@ -32,25 +35,57 @@ def settings() -> str:
     return (images_folder() / "postgresql.conf").read_text(encoding="utf-8") + _SETTINGS
 
 
-def backup(name: str, drop: Sequence[str]) -> str:
-    """Writes the database to a file, then removes other files."""
-    script = f'cd /backups; pg_dump --format=custom --file=part "$DATABASE"; mv part {name}'
-    return f"{script}; rm -f {' '.join(drop)}" if drop else script
+class DatabaseJobs(ABC):
+    """What is done once in or beside the metadata database; a target says how it runs a job."""
 
+    @abstractmethod
+    def run_postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
+        """Run a script with Postgres' own programs; returns its lines.
 
-BACKUPS = "cd /backups; ls -1"
-"""Lists the files of backups, and what a backup that was cut off has left."""
+        Args:
+            role: names the job.
+            failure: what it means to the user that it failed.
+        """
 
+    @abstractmethod
+    def run_airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
+        """Run a command in a release's image, with all of its environment; returns its lines."""
 
-def backups(lines: Iterable[str]) -> tuple[str, ...]:
-    """The names of backups among the lines of `BACKUPS`."""
-    return tuple(sorted(line.strip() for line in lines if line.strip().endswith(".dump")))
+    def database_heads(self, release: Release) -> str:
+        """Migration heads of the metadata database; empty for an empty one."""
+        failure = "the metadata database cannot be asked for its version"
+        return "".join(self.run_postgres_job("heads", release, HEADS, failure)).strip()
 
+    def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
+        """Write the metadata database to the file `name` in the volume of backups, then remove others."""
+        script = f'cd /backups; pg_dump --format=custom --file=part "$DATABASE"; mv part {name}'
+        if drop:
+            script += f"; rm -f {' '.join(drop)}"
+        self.run_postgres_job("backup", release, script, "the backup of the metadata database failed")
+        return name
 
-def restore(name: str) -> str:
-    """Puts a backup in the database's place, all of it or nothing."""
-    return (
-        "{ echo 'DROP SCHEMA public CASCADE; CREATE SCHEMA public;'; "
-        f"pg_restore --no-owner --file=- /backups/{name}; }} "
-        '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
-    )
+    def backups(self, release: Release) -> tuple[str, ...]:
+        """Names of the backups; a file that a backup left which was cut off is none."""
+        lines = self.run_postgres_job(
+            "backups", release, "cd /backups; ls -1", "the backups cannot be listed"
+        )
+        return tuple(sorted(line.strip() for line in lines if line.strip().endswith(".dump")))
+
+    def restore(self, release: Release, name: str) -> None:
+        """Put a backup in the metadata database's place, all of it or nothing."""
+        script = (
+            "{ echo 'DROP SCHEMA public CASCADE; CREATE SCHEMA public;'; "
+            f"pg_restore --no-owner --file=- /backups/{name}; }} "
+            '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
+        )
+        self.run_postgres_job("restore", release, script, f"the backup {name} could not be restored")
+
+    def migrate(self, release: Release) -> None:
+        """Migrate the metadata database with the release's image."""
+        command = ["airflow", "db", "migrate"]
+        self.run_airflow_job("migrate", release, command, "the migration of the metadata database failed")
+
+    def reencrypt(self, release: Release) -> None:
+        """Encrypt everything in the database with the newest key."""
+        command = ["airflow", "rotate-fernet-key"]
+        self.run_airflow_job("reencrypt", release, command, "the database could not be encrypted anew")

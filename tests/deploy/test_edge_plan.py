@@ -11,6 +11,7 @@ import yaml
 
 from astro_cli.deploy import stack
 from astro_cli.deploy.edge import plan
+from astro_cli.deploy.swarm import specs
 from astro_cli.domain import image
 from astro_cli.domain.deployments import Publish
 from astro_cli.domain.edge import EdgeGroup
@@ -35,7 +36,7 @@ BUNDLES = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
 def environment(made: Any, service: str = "scheduler") -> dict[str, str]:
     rows = {row.name: row for row in stack.services_of(made)}
     ids = SPREAD_IDS if stack.is_spread(made) else IDS
-    container = stack.airflow_service(NAMES, rows[service], made, ids)["TaskTemplate"]["ContainerSpec"]
+    container = specs.airflow_service(NAMES, rows[service], made, ids)["TaskTemplate"]["ContainerSpec"]
     return dict(line.split("=", 1) for line in container["Env"])
 
 
@@ -130,9 +131,9 @@ def test_workers_of_other_releases_that_still_take_tasks_are_told():
 def test_api_servers_of_a_swarm_share_the_volume_that_logs_from_outside_go_to(remote: str, pinned: bool):
     env = {"AIRFLOW__LOGGING__REMOTE_LOGGING": remote} if remote else {}
     made = spread_release(replace(SPREAD, edge=EDGE, publish=Publish(url=URL), env=env))
-    api_server = stack.airflow_service(NAMES, stack.services_of(made)[0], made, SPREAD_IDS)
+    api_server = specs.airflow_service(NAMES, stack.services_of(made)[0], made, SPREAD_IDS)
     assert ("Constraints" in api_server["TaskTemplate"]["Placement"]) is pinned
-    plain = stack.airflow_service(NAMES, stack.services_of(made)[0], spread_release(), SPREAD_IDS)
+    plain = specs.airflow_service(NAMES, stack.services_of(made)[0], spread_release(), SPREAD_IDS)
     assert "Constraints" not in plain["TaskTemplate"]["Placement"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from astro_cli.deploy import stack
 from astro_cli.deploy.secret_store import address_and_password
+from astro_cli.deploy.swarm import specs
 from astro_cli.deploy.swarm.proxy import proxy_container
 from astro_cli.domain.deployments import Deployment, Host, Publish, Resources
 from astro_cli.domain.releases import Release
@@ -53,7 +54,7 @@ def release(deployment: Deployment = DEPLOYMENT) -> Release:
 def services(deployment: Deployment = DEPLOYMENT) -> dict[str, Any]:
     made = release(deployment)
     return {
-        service.name: stack.airflow_service(NAMES, service, made, IDS) for service in stack.airflow_services()
+        service.name: specs.airflow_service(NAMES, service, made, IDS) for service in stack.airflow_services()
     }
 
 
@@ -92,7 +93,7 @@ def test_services_find_each_other_without_virtual_addresses():
 
 def test_the_scheduler_may_finish_its_tasks():
     grace = {
-        name: container(service)["StopGracePeriod"] // stack.SECOND for name, service in services().items()
+        name: container(service)["StopGracePeriod"] // specs.SECOND for name, service in services().items()
     }
 
     assert grace.pop("scheduler") == 90
@@ -159,7 +160,7 @@ def test_what_runs_no_code_of_tasks_can_write_nothing_but_its_volumes_and_tmp():
 
 
 def postgres() -> dict[str, Any]:
-    return stack.postgres_service(NAMES, release(), IDS, config=("settings-1", "id-of-settings-1"))
+    return specs.postgres_service(NAMES, release(), IDS, config=("settings-1", "id-of-settings-1"))
 
 
 def test_secrets_are_files_for_those_who_need_them():
@@ -188,7 +189,7 @@ def test_an_auth_manager_of_the_users_own_replaces_ours():
 
 
 def test_a_job_runs_once_in_the_new_image_with_its_environment():
-    job = stack.airflow_job(NAMES, "migrate", release(), IDS, ["airflow", "db", "migrate"])
+    job = specs.airflow_job(NAMES, "migrate", release(), IDS, ["airflow", "db", "migrate"])
 
     assert job["Mode"] == {"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}}
     assert job["TaskTemplate"]["RestartPolicy"] == {"Condition": "none"}
@@ -198,7 +199,7 @@ def test_a_job_runs_once_in_the_new_image_with_its_environment():
 
 def test_the_database_does_not_depend_on_the_release():
     assert json.dumps(postgres()) == json.dumps(
-        stack.postgres_service(
+        specs.postgres_service(
             NAMES,
             Release(**{**release().__dict__, "id": 8, "image": "sha256:9"}),
             IDS,
@@ -259,7 +260,7 @@ def spread_release(deployment: Deployment = SPREAD) -> Release:
 
 def spread_services(deployment: Deployment = SPREAD) -> dict[str, Any]:
     made = spread_release(deployment)
-    return {row.name: stack.airflow_service(NAMES, row, made, SPREAD_IDS) for row in stack.services_of(made)}
+    return {row.name: specs.airflow_service(NAMES, row, made, SPREAD_IDS) for row in stack.services_of(made)}
 
 
 def test_on_several_nodes_there_are_groups_of_workers_and_a_log_server_on_each():
@@ -277,11 +278,11 @@ def test_on_several_nodes_there_are_groups_of_workers_and_a_log_server_on_each()
 
 def test_workers_may_finish_their_tasks_and_the_scheduler_then_has_none():
     grace = {
-        name: container(each)["StopGracePeriod"] // stack.SECOND for name, each in spread_services().items()
+        name: container(each)["StopGracePeriod"] // specs.SECOND for name, each in spread_services().items()
     }
     assert (grace["worker"], grace["gpu"], grace["scheduler"]) == (90, 90, 30)
     local = spread_services(replace(SPREAD, executor="local", workers=()))
-    assert container(local["scheduler"])["StopGracePeriod"] // stack.SECOND == 90
+    assert container(local["scheduler"])["StopGracePeriod"] // specs.SECOND == 90
     assert environment(local["scheduler"])["AIRFLOW__CORE__EXECUTOR"] == "astro_executor.LocalExecutor"
 
 
@@ -317,31 +318,31 @@ def test_the_tag_of_a_version_of_the_dags_fits_into_a_registry():
 def test_database_broker_and_backups_are_where_their_data_is():
     made = spread_release()
     pinned = [
-        stack.postgres_service(NAMES, made, SPREAD_IDS, config=("c", "i")),
-        stack.broker_service(NAMES, made, SPREAD_IDS),
-        stack.postgres_job(NAMES, "backup", made, SPREAD_IDS, "true"),
+        specs.postgres_service(NAMES, made, SPREAD_IDS, config=("c", "i")),
+        specs.broker_service(NAMES, made, SPREAD_IDS),
+        specs.postgres_job(NAMES, "backup", made, SPREAD_IDS, "true"),
     ]
     for service in pinned:
         assert service["TaskTemplate"]["Placement"] == {
             "Constraints": ["node.labels.astro.data.my-shop-prod==true"]
         }
-    assert "Placement" not in stack.postgres_job(NAMES, "backup", release(), IDS, "true")["TaskTemplate"]
+    assert "Placement" not in specs.postgres_job(NAMES, "backup", release(), IDS, "true")["TaskTemplate"]
 
 
 def test_two_tasks_of_the_database_never_write_to_one_volume():
-    made = stack.postgres_service(NAMES, spread_release(), SPREAD_IDS, config=("c", "i"))
+    made = specs.postgres_service(NAMES, spread_release(), SPREAD_IDS, config=("c", "i"))
     assert container(made)["Command"][:2] == ["flock", "--no-fork"]
-    alone = stack.postgres_service(NAMES, release(), IDS, config=("c", "i"))
+    alone = specs.postgres_service(NAMES, release(), IDS, config=("c", "i"))
     assert "Command" not in container(alone), "a single node cannot be cut off from itself"
 
 
 def test_with_a_database_of_ones_own_the_broker_may_be_anywhere():
     made = spread_release(replace(SPREAD, database="secret:DATABASE_URL"))
-    assert "Placement" not in stack.broker_service(NAMES, made, SPREAD_IDS)["TaskTemplate"]
+    assert "Placement" not in specs.broker_service(NAMES, made, SPREAD_IDS)["TaskTemplate"]
 
 
 def test_the_proxy_has_the_port_of_every_node():
-    made = stack.proxy_service(NAMES, spread_release(), SPREAD_IDS, config=("c", "i"))
+    made = specs.proxy_service(NAMES, spread_release(), SPREAD_IDS, config=("c", "i"))
     assert made["Mode"] == {"Global": {}}
     assert made["UpdateConfig"]["Order"] == "stop-first", "two cannot have one port"
     assert made["EndpointSpec"] == {
@@ -355,7 +356,7 @@ def test_a_host_with_workers_shares_its_logs_and_dags_in_volumes():
     made = replace(made, secrets={**SECRETS, **SPREAD_SECRETS})
     rows = {row.name: row for row in stack.services_of(made)}
     assert "log-server" not in rows
-    worker = stack.airflow_service(NAMES, rows["worker"], made, SPREAD_IDS)
+    worker = specs.airflow_service(NAMES, rows["worker"], made, SPREAD_IDS)
     assert [each["Target"] for each in container(worker)["Mounts"]] == [
         "/opt/airflow/logs",
         stack.DAGS_FOLDER,

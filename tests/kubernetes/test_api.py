@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from astro_cli.deploy.kubernetes.api import KubernetesApi, RefusedError, connect, refusal
+from astro_cli.deploy.kubernetes.api import KubernetesApi, RefusedError, refusal
+from astro_cli.deploy.kubernetes.cluster import connect
 from astro_cli.domain.deployments import KUBERNETES, Deployment
 from astro_cli.foundation.errors import AstroError, TargetError
 from tests.kubernetes.fakes import FakeChannel, FakeCluster

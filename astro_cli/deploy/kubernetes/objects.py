@@ -240,7 +240,7 @@ def image_job(names: Names, role: str, image: str) -> Object:
 
 
 def postgres_job(names: Names, role: str, release: Release, script: str) -> Object:
-    """A Job that runs a shell script with Postgres' own programs; see `stack.postgres_job`."""
+    """A Job that runs a shell script with Postgres' own programs; see `stack.postgres_command`."""
     volumes = [
         {"name": "backups", "persistentVolumeClaim": {"claimName": "backups"}},
         _secret_files("secrets", release, (stack.ADDRESS,)),

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import base64
-import heapq
 import json
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.deploy import (
-    database,
-    stack,
-)
+from astro_cli.deploy import database, stack
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, RegistryStore
+from astro_cli.deploy.database import DatabaseJobs
 from astro_cli.deploy.kubernetes import objects, pod_state, rights
-from astro_cli.deploy.kubernetes.api import CONFLICT, FORBIDDEN, KINDS, NOT_FOUND, RefusedError, selector
+from astro_cli.deploy.kubernetes.api import CONFLICT, FORBIDDEN, KINDS, RefusedError, selector
 from astro_cli.deploy.kubernetes.diff import differences
-from astro_cli.deploy.kubernetes.lock import NAME as LOCK_LEASE
+from astro_cli.deploy.kubernetes.jobs import GONE_SECONDS, LAST_LINES, LOOK_SECONDS, Jobs
 from astro_cli.deploy.kubernetes.lock import LeaseStore
+from astro_cli.deploy.kubernetes.namespace import find_namespace, find_other
+from astro_cli.deploy.kubernetes.pods import cluster_error, lines_of, pod_logs, try_pod
+from astro_cli.deploy.kubernetes.secrets import SecretDoor
 from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
 from astro_cli.deploy.secret_store import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
@@ -28,7 +28,6 @@ from astro_cli.domain.releases import LIVE, kept_releases, read_release
 from astro_cli.foundation import labels
 from astro_cli.foundation.errors import AstroError, TargetError
 from astro_cli.foundation.ports import next_free
-from astro_cli.runtime.engine import LogLine
 from astro_cli.runtime.forward import forwarded
 
 if TYPE_CHECKING:
@@ -41,28 +40,15 @@ if TYPE_CHECKING:
     from astro_cli.deploy.target import Difference, Lock, Secrets, Unfinished
     from astro_cli.domain.deployments import Deployment
     from astro_cli.domain.releases import Release
-    from astro_cli.runtime.engine import LogQuery, Report
+    from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
     Object = dict[str, Any]
 
-LOOK_SECONDS = 1.0
-LAST_LINES = 20
-JOB_SECONDS = 3600.0
-PENDING_SECONDS = 180.0
-"""That a job may wait for a node, and for its image to arrive."""
 DATABASE_SECONDS = 300.0
-GONE_SECONDS = 120.0
 FIRST_PORT = 18_080
 """On this machine, for the way to a deployment's API."""
 REMOTE_LOGS = "AIRFLOW__LOGGING__REMOTE_LOGGING"
 _WORKLOADS = ("Deployment", "StatefulSet", "Job")
-
-
-class ClusterError(RollError):
-    """What runs in a pod is not at fault that it does not run, but the cluster: no room, no image, no right."""
-
-    code = "target"
-    exit_code = 7
 
 
 @dataclass(frozen=True)
@@ -81,7 +67,7 @@ class RegistryDoor:
     push: Callable[[str, Sequence[str], Report], str]
 
 
-class KubernetesTarget:
+class KubernetesTarget(DatabaseJobs):
     """One deployment in one namespace; see `deploy.target.Target`."""
 
     def __init__(
@@ -91,8 +77,9 @@ class KubernetesTarget:
         self.names = names
         self._deployment = deployment
         self._registry = registry
-        self._store = SecretStore(_SecretDoor(api, self._mine), names)
+        self._store = SecretStore(SecretDoor(api, self._mine), names)
         self._held: HeldLock | None = None
+        self._jobs = Jobs(api, self._beat)
         self._lock = LeaseStore(api, names)
 
     # looking
@@ -103,7 +90,7 @@ class KubernetesTarget:
         Raises:
             TargetError: something of it is not so.
         """
-        namespace = self._namespace()
+        namespace = find_namespace(self.api)
         if namespace is not None and not self._has_my_labels(namespace):
             words = " ".join(f"{key}={value}" for key, value in self.names.labels.items())
             raise TargetError(
@@ -114,14 +101,6 @@ class KubernetesTarget:
         if changing:
             wanted = rights.needed(self._deployment, new=namespace is None)
             rights.require(self.api, wanted)
-
-    def _namespace(self) -> Object | None:
-        try:
-            return self.api.call("GET", f"/api/v1/namespaces/{self.api.namespace}")
-        except RefusedError as exc:
-            if exc.status == NOT_FOUND:
-                return None
-            raise
 
     def platform(self) -> str:
         """What kind of machines the nodes are; empty where that may not be asked, or where they differ."""
@@ -180,7 +159,7 @@ class KubernetesTarget:
 
     def differences(self, release: Release) -> tuple[Difference, ...]:
         """What applying a release would change, asked of the cluster itself."""
-        if self._namespace() is None:
+        if find_namespace(self.api) is None:
             return differences(self._wanted(release), {}, lambda wanted: dict(wanted))
         return differences(
             self._wanted(release), self._present(), lambda wanted: self.api.apply(wanted, dry_run=True)
@@ -213,7 +192,7 @@ class KubernetesTarget:
     @contextmanager
     def lock(self, purpose: str, wait: float) -> Iterator[HeldLock]:
         """Hold the deployment; its namespace is made if there is none."""
-        if self._namespace() is None:
+        if find_namespace(self.api) is None:
             try:
                 made = objects.namespace(self.names, self.api.namespace)
                 self.api.call("POST", "/api/v1/namespaces", body=made)
@@ -254,12 +233,6 @@ class KubernetesTarget:
         found = self.api.get("Secret", name)
         return base64.b64decode(found["data"]["value"]).decode() if found else ""
 
-    def reencrypt(self, release: Release) -> None:
-        """See `Target`."""
-        command = ["airflow", "rotate-fernet-key"]
-        job = objects.airflow_job(self.names, "reencrypt", release, command)
-        self._run_job(job, "the database could not be encrypted anew")
-
     def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
         """Have account, login, volumes, database and Services; what is there as it should be is not touched."""
         configuration = release.configuration
@@ -280,7 +253,7 @@ class KubernetesTarget:
             if image not in known:
                 report.step(f"a node pulls {image.partition('@')[0]}")
                 job = objects.image_job(self.names, "pull", image)
-                self._run_job(job, "the image does not run")
+                self._jobs.run(job, "the image does not run")
         kept = []
         for each in others:
             if each["kind"] == "StatefulSet":
@@ -353,80 +326,13 @@ class KubernetesTarget:
 
     # the metadata database
 
-    def database_heads(self, release: Release) -> str:
-        """Migration heads of the metadata database; empty for an empty one."""
-        job = objects.postgres_job(self.names, "heads", release, database.HEADS)
-        return "".join(self._run_job(job, "the metadata database cannot be asked for its version")).strip()
+    def run_postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
+        """See `DatabaseJobs`."""
+        return self._jobs.run(objects.postgres_job(self.names, role, release, script), failure)
 
-    def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
-        """Write the metadata database to the file `name` in the volume of backups, then remove others."""
-        job = objects.postgres_job(self.names, "backup", release, database.backup(name, drop))
-        self._run_job(job, "the backup of the metadata database failed")
-        return name
-
-    def backups(self, release: Release) -> tuple[str, ...]:
-        """See `Target`."""
-        job = objects.postgres_job(self.names, "backups", release, database.BACKUPS)
-        return database.backups(self._run_job(job, "the backups cannot be listed"))
-
-    def restore(self, release: Release, name: str) -> None:
-        """Put a backup in the metadata database's place, all of it or nothing."""
-        job = objects.postgres_job(self.names, "restore", release, database.restore(name))
-        self._run_job(job, f"the backup {name} could not be restored")
-
-    def migrate(self, release: Release) -> None:
-        """Migrate the metadata database with the release's image."""
-        job = objects.airflow_job(self.names, "migrate", release, ["airflow", "db", "migrate"])
-        self._run_job(job, "the migration of the metadata database failed")
-
-    def _run_job(self, job: Object, failure: str) -> list[str]:
-        """Run a Job to its end; returns its lines."""
-        name = job["metadata"]["name"]
-        self._remove_job(name)  # left by a run that was killed
-        self._try_pod(job)
-        made = self.api.create(job)
-        try:
-            return self._watch_job(name, made["metadata"]["uid"], failure)
-        finally:
-            self.api.delete("Job", name)
-
-    def _watch_job(self, name: str, uid: str, failure: str) -> list[str]:
-        began, known = time.monotonic(), ""
-        while time.monotonic() < began + JOB_SECONDS:
-            pods = self.api.list("Pod", f"controller-uid={uid}")
-            phase = pods[0]["status"].get("phase", "") if pods else ""
-            if phase in ("Succeeded", "Failed"):
-                lines = self._lines_of(pods[0])
-                if phase == "Failed":
-                    trouble = pod_state.trouble(pods[0])
-                    reason = f": {trouble.words}" if trouble else ""
-                    raise AstroError(
-                        f"{failure}{reason}", hint="nothing was replaced", details=tuple(lines[-LAST_LINES:])
-                    )
-                return lines
-            trouble = pod_state.trouble(pods[0], known) if pods else None
-            late = time.monotonic() > began + PENDING_SECONDS and phase != "Running"
-            if trouble is not None and (trouble.final or late):
-                raise _cluster_error(f"the job `{name}` cannot run: {trouble.words}")
-            if late:
-                raise _cluster_error(f"the job `{name}` did not begin within {PENDING_SECONDS:.0f} s")
-            known = trouble.words if trouble else known
-            if self._held is not None:
-                self._held.beat()
-            time.sleep(LOOK_SECONDS)
-        raise AstroError(f"{failure}: it did not end within {JOB_SECONDS / 60:.0f} minutes")
-
-    def _remove_job(self, name: str) -> None:
-        if self.api.delete("Job", name, foreground=True):
-            self._until(lambda: self.api.get("Job", name) is None, f"the job `{name}` does not go")
-
-    def _try_pod(self, workload: Object) -> None:
-        """Let the cluster say now what it would refuse a pod for later: a quota, a limit, a policy."""
-        template = workload["spec"]["template"]
-        marks = {"generateName": "astro-try-", "labels": template["metadata"]["labels"]}
-        self.api.create(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": marks, "spec": template["spec"]}, dry_run=True
-        )
+    def run_airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
+        """See `DatabaseJobs`."""
+        return self._jobs.run(objects.airflow_job(self.names, role, release, command), failure)
 
     # rolling
 
@@ -437,7 +343,7 @@ class KubernetesTarget:
             wanted = objects.airflow_deployment(self.names, service, release, seconds)
             marks = f"{labels.SERVICE}={service.name},{labels.RELEASE}={release.serving}"
             if not self.api.list("Pod", f"{self._mine},{marks}"):  # else it goes back to what still runs
-                self._try_pod(wanted)
+                try_pod(self.api, wanted)
             self._put(wanted)
         self._wait("Deployment", [service.name for service in rows], release.serving, lock, seconds)
         if rows[-1] == stack.services_of(release)[-1]:
@@ -486,22 +392,14 @@ class KubernetesTarget:
             known[name] = worst.words
         if late or refused or (worst is not None and worst.final):
             if worst is not None and worst.cluster:
-                raise _cluster_error(f"the service {name} cannot run: {worst.words}")
+                raise cluster_error(f"the service {name} cannot run: {worst.words}")
             if refused and not pods:
-                raise _cluster_error(f"the service {name} cannot run: {refused}")
+                raise cluster_error(f"the service {name} cannot run: {refused}")
             words = worst.words if worst else refused or f"did not become healthy within {seconds:.0f} s"
             pod = next((pod for pod in pods if troubles[pod["metadata"]["name"]]), next(iter(pods), None))
-            lines = self._lines_of(pod, LAST_LINES) if pod else []
+            lines = lines_of(self.api, pod, LAST_LINES) if pod else []
             raise RollError(f"the service {name} {words}", details=tuple(lines))
         return False
-
-    def _lines_of(self, pod: Mapping[str, Any], tail: int | None = None) -> list[str]:
-        name = pod["metadata"]["name"]
-        container = pod["spec"]["containers"][0]["name"]
-        lines = list(self.api.lines(name, container=container, tail=tail))
-        if not lines and any(each.get("restartCount") for each in pod["status"].get("containerStatuses", ())):
-            lines = list(self.api.lines(name, container=container, tail=tail, previous=True))
-        return [line.partition(" ")[2] for line in lines]
 
     def remove_services(self) -> None:
         """Remove every service that a release replaces."""
@@ -521,15 +419,6 @@ class KubernetesTarget:
         """Wait until none of these pods is left; the cluster ends them after their tasks."""
         while self.api.list("Pod", f"{self._mine},{pods}"):
             lock.beat()
-            time.sleep(LOOK_SECONDS)
-
-    def _until(self, done: Callable[[], bool], failure: str, seconds: float = GONE_SECONDS) -> None:
-        end = time.monotonic() + seconds
-        while not done():
-            if time.monotonic() > end:
-                raise AstroError(failure)
-            if self._held is not None:
-                self._held.beat()
             time.sleep(LOOK_SECONDS)
 
     # beside what runs
@@ -583,25 +472,7 @@ class KubernetesTarget:
 
     def logs(self, query: LogQuery) -> Iterator[LogLine]:
         """Lines of every pod there is, tasks' included, merged in order of time."""
-        since = int(time.time() - query.since) + 1 if query.since is not None else None
-        pods: dict[str, tuple[str, str]] = {}
-        for pod in self.api.list("Pod", self._mine):
-            marks = pod["metadata"]["labels"]
-            service = marks.get(labels.SERVICE) or marks.get(labels.KIND, "")
-            if service and (not query.services or service in query.services):
-                name = pod["metadata"]["name"]
-                pods[name] = (service, pod["spec"]["containers"][0]["name"])
-
-        def lines(pod: str, *, follow: bool) -> Iterator[LogLine]:
-            service, container = pods[pod]
-            tail, past = (0, None) if follow else (query.tail, since)
-            for line in self.api.lines(pod, container=container, follow=follow, tail=tail, since=past):
-                moment, _, text = line.partition(" ")
-                yield LogLine(moment, service, text)
-
-        yield from heapq.merge(*(lines(pod, follow=False) for pod in pods), key=lambda line: line.timestamp)
-        if query.follow:
-            yield from _together([lines(pod, follow=True) for pod in pods])
+        return pod_logs(self.api, self._mine, query)
 
     # tidying
 
@@ -620,14 +491,14 @@ class KubernetesTarget:
 
     def destroy(self, report: Report, wait: float) -> None:
         """Remove everything of the deployment, and the namespace that astro made if nothing of others is in it."""
-        namespace = self._namespace()
+        namespace = find_namespace(self.api)
         if namespace is None:
             return
         with self.lock("astro deployment destroy", wait):
             report.step("remove services")
             for kind in (*_WORKLOADS, "Pod"):
                 self._remove_all(kind)
-            self._until(
+            self._jobs.until(
                 lambda: not self.api.list("Pod", self._mine), "some pods do not end", 2 * GONE_SECONDS
             )
             report.step("remove data")
@@ -636,37 +507,25 @@ class KubernetesTarget:
                     self._remove_all(kind)
         if namespace["metadata"]["labels"].get(labels.MANAGED) != "true":
             return
-        if others := self._others():
+        if others := find_other(self.api, self._has_my_labels):
             report.warn(f"the namespace {self.api.namespace} stays: {others} is not this deployment's")
             return
         report.step("remove the namespace")
         with suppress(RefusedError):
             self.api.call("DELETE", f"/api/v1/namespaces/{self.api.namespace}")
             self._held = None
-            self._until(lambda: self._namespace() is None, "the namespace does not go")
+            self._jobs.until(lambda: find_namespace(self.api) is None, "the namespace does not go")
 
     def _remove_all(self, kind: str) -> None:
         with suppress(RefusedError):  # what may not be listed was never made
             for each in self.api.list(kind, self._mine):
                 self.api.delete(kind, each["metadata"]["name"])
 
-    def _others(self) -> str:
-        """Something in the namespace that is not ours, whatever kind it is of; empty where there is nothing."""
-        groups = self.api.call("GET", "/apis")["groups"]
-        places = ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
-        for place in places:
-            try:
-                kinds = [each for each in self.api.call("GET", place).get("resources", ()) if _may_hold(each)]
-                for kind in kinds:
-                    where = f"{place}/namespaces/{self.api.namespace}/{kind['name']}"
-                    for each in self.api.call("GET", where)["items"]:
-                        if not self._has_my_labels(each) and not _is_standard(kind["name"], each):
-                            return f"{kind['kind']} `{each['metadata']['name']}`"
-            except RefusedError:
-                return f"perhaps something of {place}, which cannot be listed,"
-        return ""
-
     # small things
+
+    def _beat(self) -> None:
+        if self._held is not None:
+            self._held.beat()
 
     @property
     def _mine(self) -> str:
@@ -677,89 +536,6 @@ class KubernetesTarget:
         return all(marks.get(key) == value for key, value in self.names.labels.items())
 
 
-_BY_THE_CLUSTER = ("events", "endpoints", "endpointslices", "controllerrevisions", "replicasets")
-"""Made by the cluster for other things, and gone a moment after them."""
-
-
-def _may_hold(kind: Mapping[str, Any]) -> bool:
-    return kind["namespaced"] and "list" in kind["verbs"] and kind["name"] not in _BY_THE_CLUSTER
-
-
-def _is_standard(resource: str, thing: Mapping[str, Any]) -> bool:
-    """Whether every namespace has it."""
-    name, kind = thing["metadata"]["name"], thing.get("type")
-    return (
-        (resource == "serviceaccounts" and name == "default")
-        or (resource == "configmaps" and name == "kube-root-ca.crt")
-        or (resource == "secrets" and kind == "kubernetes.io/service-account-token")
-        or (resource == "leases" and name == LOCK_LEASE)
-    )
-
-
 def _node_info(node: Mapping[str, Any]) -> Mapping[str, str]:
     info: Mapping[str, str] = node["status"]["nodeInfo"]
     return info
-
-
-def _cluster_error(words: str) -> ClusterError:
-    hints = {
-        "cannot pull": "the nodes must reach the registry, trust its certificate, and its login must be right",
-        "no node takes it": "make room: lower `resources`, or add a node",
-        "quota": "lower `replicas` or `resources`, or ask for a larger quota",
-    }
-    hint = next((hint for text, hint in hints.items() if text in words), "`kubectl describe pod` tells more")
-    return ClusterError(words, hint=hint)
-
-
-def _together(streams: Sequence[Iterator[LogLine]]) -> Iterator[LogLine]:
-    """Lines of several streams as they come, until all have ended."""
-    import queue
-    import threading
-
-    inbox: queue.Queue[LogLine | AstroError | None] = queue.Queue()
-
-    def listen(stream: Iterator[LogLine]) -> None:
-        try:
-            for line in stream:
-                inbox.put(line)
-        except AstroError as exc:
-            inbox.put(exc)
-        inbox.put(None)
-
-    for stream in streams:
-        threading.Thread(target=listen, args=(stream,), daemon=True).start()
-    left = len(streams)
-    while left:
-        item = inbox.get()
-        if isinstance(item, AstroError):
-            raise item
-        if item is None:
-            left -= 1
-        else:
-            yield item
-
-
-class _SecretDoor:
-    """The namespace's secrets as `SecretStore` knows them from engines; long digests are annotations."""
-
-    def __init__(self, api: KubernetesApi, mine: str) -> None:
-        self._api = api
-        self._mine = mine
-
-    def stored(self, _kind: str, _label: str) -> dict[str, dict[str, Any]]:
-        """Every secret of a role, by name."""
-        found = {}
-        for each in self._api.list("Secret", f"{self._mine},astro.role"):
-            metadata = each["metadata"]
-            marks = {**metadata["labels"], **(metadata.get("annotations") or {})}
-            found[metadata["name"]] = {
-                "ID": metadata["uid"],
-                "Spec": {"Name": metadata["name"], "Labels": marks},
-            }
-        return found
-
-    def store(self, _kind: str, name: str, content: str, marks: Mapping[str, str]) -> str:
-        """Make a secret; it never changes."""
-        notes = {key: value for key, value in marks.items() if key.startswith("astro.digest.")}
-        plain = {key: value for key, value in marks.items() if key not in notes}
-        return str(self._api.create(objects.secret(name, plain, notes, content))["metadata"]["uid"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from astro_cli.deploy import stack
 from astro_cli.deploy.dag_bundle import BUNDLE, RegistryStore
 from astro_cli.deploy.registry import Registry, parse_repository
-from astro_cli.deploy.swarm import task_state
+from astro_cli.deploy.swarm import specs, task_state
 from astro_cli.deploy.swarm.proxy import PROXY, proxy_text
 from astro_cli.deploy.swarm.target import NotRunningError, SwarmTarget, _leave
 from astro_cli.deploy.target import RollError
@@ -104,7 +104,7 @@ class ClusterTarget(SwarmTarget):
     def _ensure_swarm(self) -> None:
         self._down = self._nodes.ensure(self._manager)
         nodes = self._known_nodes()
-        label = stack.data_label(self.names)
+        label = specs.data_label(self.names)
         holders = [node for node in nodes.values() if (node["Spec"].get("Labels") or {}).get(label) == "true"]
         lost = next((node for node in holders if node["Status"]["State"] != "ready"), None)
         if lost is not None and self._deployment.database == BUNDLED:
@@ -146,7 +146,7 @@ class ClusterTarget(SwarmTarget):
         Raises:
             TargetError: one cannot pull it.
         """
-        spec = stack.pull_service(self.names, reference)
+        spec = specs.pull_service(self.names, reference)
         self.api.remove_service(spec["Name"])  # left by a run that was killed
         self.api.put_service(spec)
         try:
@@ -258,7 +258,7 @@ class ClusterTarget(SwarmTarget):
             name = self._store.ensure_text(stack.CERTIFICATE, certificate)
             release = replace(release, secrets={**release.secrets, stack.CERTIFICATE: name})
         config = self._config(PROXY, proxy_text(with_certificate=stack.CERTIFICATE in release.secrets))
-        spec = stack.proxy_service(self.names, release, self._store.ids(), config=config)
+        spec = specs.proxy_service(self.names, release, self._store.ids(), config=config)
         try:
             self._ensure_kept(spec, report, lock)
         except RollError as exc:

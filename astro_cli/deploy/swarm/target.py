@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy import database, stack
 from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
+from astro_cli.deploy.database import DatabaseJobs
 from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
 from astro_cli.deploy.secret_store import SecretStore, digest_of, is_digest_of
-from astro_cli.deploy.swarm import task_state
+from astro_cli.deploy.swarm import specs, task_state
 from astro_cli.deploy.swarm.api import SwarmApi, config_text
 from astro_cli.deploy.swarm.lock import SwarmLockStore
 from astro_cli.deploy.swarm.proxy import INSIDE_PORT, PROXY, proxy_container
@@ -65,7 +66,7 @@ class NotRunningError(AstroError):
         super().__init__(f"the service {service} does not run", hint="see `astro deployment ps`")
 
 
-class SwarmTarget:
+class SwarmTarget(DatabaseJobs):
     """One deployment on one engine; see `deploy.target.Target`.
 
     Args:
@@ -232,19 +233,13 @@ class SwarmTarget:
             raise AstroError("the present keys cannot be read", hint="see `astro deployment ps`")
         return self._store.next_keys(json.loads(text))
 
-    def reencrypt(self, release: Release) -> None:
-        """See `Target`."""
-        command = ["airflow", "rotate-fernet-key"]
-        spec = stack.airflow_job(self.names, "reencrypt", release, self._store.ids(), command)
-        self._run_job(spec, "the database could not be encrypted anew")
-
     def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
         """Have network, database and proxy; what runs already as it should is not touched."""
         self._ensure_network()
         if stack.PASSWORD in release.secrets:
             self._ensure_postgres(release, report, lock)
         if stack.has_workers(release):
-            self._ensure_kept(stack.broker_service(self.names, release, self._store.ids()), report, lock)
+            self._ensure_kept(specs.broker_service(self.names, release, self._store.ids()), report, lock)
         self._ensure_proxy(release, secrets.certificate, report, lock)
 
     # DAGs
@@ -309,7 +304,7 @@ class SwarmTarget:
     def _ensure_postgres(self, release: Release, report: Report, lock: Lock) -> None:
         config = self._config(stack.POSTGRES, database.settings())
         self._ensure_kept(
-            stack.postgres_service(self.names, release, self._store.ids(), config=config), report, lock
+            specs.postgres_service(self.names, release, self._store.ids(), config=config), report, lock
         )
 
     def _config(self, what: str, text: str) -> tuple[str, str]:
@@ -378,34 +373,17 @@ class SwarmTarget:
 
     # the metadata database
 
-    def database_heads(self, release: Release) -> str:
-        """Migration heads of the metadata database; empty for an empty one."""
-        spec = stack.postgres_job(self.names, "heads", release, self._store.ids(), database.HEADS)
-        return "".join(self._run_job(spec, "the metadata database cannot be asked for its version")).strip()
-
-    def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
-        """Write the metadata database to the file `name` in the volume of backups, then remove others."""
-        script = database.backup(name, drop)
-        spec = stack.postgres_job(self.names, "backup", release, self._store.ids(), script)
-        self._run_job(spec, "the backup of the metadata database failed")
-        return name
-
-    def backups(self, release: Release) -> tuple[str, ...]:
-        """See `Target`."""
-        spec = stack.postgres_job(self.names, "backups", release, self._store.ids(), database.BACKUPS)
-        return database.backups(self._run_job(spec, "the backups cannot be listed"))
-
-    def restore(self, release: Release, name: str) -> None:
-        """Put a backup in the metadata database's place, all of it or nothing."""
-        spec = stack.postgres_job(self.names, "restore", release, self._store.ids(), database.restore(name))
-        self._run_job(spec, f"the backup {name} could not be restored")
-
-    def migrate(self, release: Release) -> None:
-        """Migrate the metadata database with the release's image."""
-        spec = stack.airflow_job(
-            self.names, "migrate", release, self._store.ids(), ["airflow", "db", "migrate"]
+    def run_postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
+        """See `DatabaseJobs`."""
+        return self._run_job(
+            specs.postgres_job(self.names, role, release, self._store.ids(), script), failure
         )
-        self._run_job(spec, "the migration of the metadata database failed")
+
+    def run_airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
+        """See `DatabaseJobs`."""
+        return self._run_job(
+            specs.airflow_job(self.names, role, release, self._store.ids(), command), failure
+        )
 
     def _run_job(self, spec: Mapping[str, Any], failure: str) -> list[str]:
         """Run a job to its end; returns its lines."""
@@ -453,7 +431,7 @@ class SwarmTarget:
         ids = self._store.ids()
         rows = [service for service in stack.services_of(release) if service.name in services]
         for service in rows:
-            self.api.put_service(stack.airflow_service(self.names, service, release, ids))
+            self.api.put_service(specs.airflow_service(self.names, service, release, ids))
         self._wait([service.name for service in rows], release.serving, lock, seconds)
         if rows[-1] == stack.services_of(release)[-1]:
             self._remove_unwanted(release)
