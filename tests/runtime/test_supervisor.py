@@ -14,12 +14,13 @@ import sys
 import threading
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from astro_cli.runtime.inside import supervision, supervisor
-from astro_cli.runtime.inside.configuration import Config
+from astro_cli.runtime.inside.configuration import EXIT_CONFIG, EXIT_MIGRATION, EXIT_NEWER, Config
 from astro_cli.runtime.inside.health import component_health, parse_health
 from astro_cli.runtime.inside.log_lines import LINE_LIMIT, LineBuffer, LineWriter
 from astro_cli.runtime.inside.migrations import database_error, judge_revisions
@@ -27,7 +28,6 @@ from astro_cli.runtime.inside.supervision import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SLEEP = "import time; time.sleep(100)"
 FAIL = "import sys; print('going down', flush=True); sys.exit(7)"
@@ -404,7 +404,7 @@ def with_database(run: Run, *revisions: str) -> Run:
 def test_a_database_of_a_newer_airflow_is_refused(make: Callable[..., Run]) -> None:
     run = with_database(make(services={"scheduler": python(SLEEP)}), "z").start()
     assert run.process
-    assert run.process.wait(60) == supervision.EXIT_NEWER
+    assert run.process.wait(60) == EXIT_NEWER
     assert run.status()["database"] == "newer"
     assert "astro | the database was made by a newer Airflow (revision z)" in run.log
     assert run.service("scheduler")["started_at"] is None
@@ -441,7 +441,7 @@ def test_a_current_database_needs_no_migration(make: Callable[..., Run]) -> None
 def test_a_failed_migration_ends_the_run_with_its_own_exit_code(make: Callable[..., Run]) -> None:
     run = with_database(make(services={"scheduler": python(SLEEP)}, migrate=python(FAIL))).start()
     assert run.process
-    assert run.process.wait(60) == supervision.EXIT_MIGRATION
+    assert run.process.wait(60) == EXIT_MIGRATION
     assert run.status()["database"] == "failed"
     assert run.service("migrate")["exit_code"] == 7
     assert "migrate | going down" in run.log
@@ -588,7 +588,7 @@ def test_an_unusable_configuration_is_explained(
     (tmp_path / "environment.json").write_text("{}")
     (tmp_path / "config.json").write_text(json.dumps(config))
     done = subprocess.run(Run.command("run", str(tmp_path)), capture_output=True, text=True, check=False)
-    assert done.returncode == supervisor.EXIT_CONFIG
+    assert done.returncode == EXIT_CONFIG
     assert complaint in done.stdout
 
 
@@ -608,3 +608,22 @@ def test_exec_replaces_itself_by_a_program_in_the_environment_of_the_sandbox(tmp
         127,
         "cannot run no-such-program: No such file or directory\n",
     )
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in Path(supervisor.__file__).parent.glob("[!_]*.py"))
+)
+def test_a_module_of_the_project_may_be_called_like_one_of_ours(tmp_path: Path, name: str) -> None:
+    (tmp_path / "environment.json").write_text("{}")
+    (tmp_path / "airflow").mkdir()
+    (tmp_path / "airflow/__init__.py").touch()
+    (tmp_path / "airflow/settings.py").write_text(f"import {name}; print({name}.OWNER); raise SystemExit")
+    (tmp_path / f"{name}.py").write_text("OWNER = 'the project'")
+    done = subprocess.run(
+        Run.command("exec", str(tmp_path), "--", "astro-runner", "parse"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the project\n", "")

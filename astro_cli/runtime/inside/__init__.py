@@ -1,5 +1,6 @@
-"""What runs beside Airflow, under its Python: the standard library alone at import, nothing of astro_cli.
+"""What runs beside Airflow, under its Python, so that nothing of astro_cli may be imported.
 
-Copied into the engine image as /opt/astro; without Docker it runs from here. Its programs (`supervisor.py`,
-`worker.py`, `trial_runner.py`) call the package `astro_inside`: astro_cli is not to be imported there.
+And at import nothing but the standard library, except for pytest in `astro_pytest.py` and what `standins` are made
+of. Copied into the engine image as /opt/astro; without Docker it runs from here. Its programs (`supervisor.py`,
+`worker.py`, `trial_runner.py`) call the package `astro_inside`.
 """

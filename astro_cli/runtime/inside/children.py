@@ -1,15 +1,16 @@
-"""Work in a process of its own, which ends when whoever asked for it does."""
+"""Work in a process of its own, which ends when whoever asked for it does, and what it says."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import socket
@@ -73,3 +74,10 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+
+
+def emit(out: int, message: dict[str, Any]) -> None:
+    """Write one JSON line on the descriptor `out`."""
+    data = memoryview(json.dumps(message).encode() + b"\n")
+    while data:
+        data = data[os.write(out, data) :]

@@ -1,4 +1,4 @@
-"""A throw-away copy of the metadata database for each test."""
+"""A throw-away copy of the metadata database for each request that runs tasks."""
 
 from __future__ import annotations
 

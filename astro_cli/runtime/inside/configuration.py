@@ -1,4 +1,4 @@
-"""What the supervisor is told in its folder; supervisor.py describes the files."""
+"""What the supervisor is told in its folder, and the words between it and others; supervisor.py describes them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 CONTROL_SOCKET = "control.sock"
-RUNNER = "astro-runner"
-"""What `exec` takes for the client of the warm runner."""
+RUNNER, DEBUGGER = "astro-runner", "astro-debug"
+"""What `exec` takes for the client of the warm runner, and for the other side of the debugger's hook."""
+EXIT_CONFIG, EXIT_NEWER, EXIT_MIGRATION = 1, 3, 4
 
 
 class ConfigError(Exception):

@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .children import flush
-from .parsing import dag_files, describe, emit, last_line, remember_exceptions
+from .children import emit, flush
+from .parsing import dag_files, describe, last_line, remember_exceptions
 from .surroundings import KNOWN_VERSION, airflow_version
 
 if TYPE_CHECKING:

@@ -41,12 +41,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .surroundings import KNOWN_VERSION
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
 SOCKET = "debug.sock"
-KNOWN_VERSION = "3.3.2"
 LOOPBACK = "127.0.0.1"
 ANSWER_SECONDS = 5.0
 

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .children import emit
 from .surroundings import KNOWN_VERSION, airflow_version, dagbag_module
 
 if TYPE_CHECKING:
@@ -64,13 +65,6 @@ def _keep_stdout() -> int:
     os.dup2(null, 2)
     os.close(null)
     return out
-
-
-def emit(out: int, message: dict[str, Any]) -> None:
-    """Write one JSON line on the descriptor `out`."""
-    data = memoryview(json.dumps(message).encode() + b"\n")
-    while data:
-        data = data[os.write(out, data) :]
 
 
 def dag_files(project: Path, paths: Sequence[str]) -> Iterator[str]:

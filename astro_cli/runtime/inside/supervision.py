@@ -18,13 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import health, log_lines, migrations, processes, task_parent
-from .configuration import CONTROL_SOCKET, RUNNER, Config, read_json_object
+from .configuration import CONTROL_SOCKET, EXIT_MIGRATION, EXIT_NEWER, RUNNER, Config, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-EXIT_NEWER = 3
-EXIT_MIGRATION = 4
 
 STATUS_SECONDS = 5.0
 MEMORY_SECONDS = 10.0

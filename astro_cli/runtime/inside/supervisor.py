@@ -68,13 +68,18 @@ if not __package__:  # run as a program: the files beside it are a package all t
     _spec: Any = importlib.util.spec_from_file_location(__package__, Path(__file__).with_name("__init__.py"))
     sys.modules[__package__] = importlib.util.module_from_spec(_spec)
 
-from .configuration import CONTROL_SOCKET, RUNNER, Config, ConfigError, load_environment
+from .configuration import (
+    CONTROL_SOCKET,
+    DEBUGGER,
+    EXIT_CONFIG,
+    RUNNER,
+    Config,
+    ConfigError,
+    load_environment,
+)
 
 if TYPE_CHECKING:
     from .supervision import Service
-
-EXIT_CONFIG = 1
-DEBUGGER = "astro-debug"
 
 
 def answer_this_machine_alone() -> None:
@@ -137,7 +142,6 @@ def import_as_programs_do() -> None:
 
 def serve_api(argv: list[str]) -> int:
     """The `api-server` command: what `run` does in a fork, for where nothing can be forked."""
-    import_as_programs_do()
     sys.argv = ["airflow", *argv]
     answer_this_machine_alone()
     enter(Config.entry)
@@ -149,7 +153,10 @@ def run(run_dir: Path) -> int:
     from .log_lines import LineWriter
     from .supervision import Forked, Supervisor
 
-    import_as_programs_do()
+    for name in ("runner", "debugger", "standins.this_machine"):
+        # Now, and not in a fork: another version of astro may be in their place by then.
+        importlib.import_module(f"{__package__}.{name}")
+
     try:
         load_environment(run_dir / "environment.json")
         config = Config.load(run_dir / "config.json")
@@ -199,6 +206,7 @@ def restart(run_dir: Path, service: str) -> int:
 
 def main(argv: list[str]) -> int:
     """Choose the command."""
+    import_as_programs_do()
     if len(argv) == 2 and argv[0] == "run":
         return run(Path(argv[1]))
     if len(argv) > 3 and argv[0] == "exec" and argv[2] == "--":

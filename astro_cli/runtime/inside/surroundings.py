@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 KNOWN_VERSION = "3.3.2"
-"""The Airflow whose private parts are used here were read; any other gets the plain, slower way."""
+"""The Airflow whose private parts, which this package uses, were read; any other gets the plain, slower way."""
 
 
 def airflow_version() -> str:

@@ -23,10 +23,10 @@ if not __package__:  # run as a program: the files beside it are a package all t
     _spec: Any = importlib.util.spec_from_file_location(__package__, Path(__file__).with_name("__init__.py"))
     sys.modules[__package__] = importlib.util.module_from_spec(_spec)
 
-from .children import supervised
+from .children import emit, supervised
 from .clones import clone_database
 from .dag_runs import plain_test, read_log
-from .parsing import emit, parse
+from .parsing import parse
 from .surroundings import dagbag_module, project_folder
 
 
