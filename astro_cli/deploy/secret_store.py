@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 CONNECTION_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 FERNET, JWT = "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"
-ROLE, NUMBER, DIGEST = "astro.role", "astro.number", "astro.digest."
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres:5432/airflow"
 
 
@@ -78,8 +77,8 @@ class SecretStore:
 
     def newest(self, role: str) -> dict[str, Any] | None:
         """The secret of a role with the highest number."""
-        found = [each for each in self.stored().values() if _marks(each).get(ROLE) == role]
-        return max(found, key=lambda each: int(_marks(each)[NUMBER]), default=None)
+        found = [each for each in self.stored().values() if _marks(each).get(labels.ROLE) == role]
+        return max(found, key=lambda each: int(_marks(each)[labels.NUMBER]), default=None)
 
     def changed(self, secrets: Secrets) -> tuple[str, ...]:
         """Names of the user's secrets that the engine has not, has with another value, or has too many."""
@@ -145,7 +144,7 @@ class SecretStore:
             stack.BROKER: json.dumps(broker_environment({BROKER: password})),
             stack.BROKER_CONFIG: broker_config(password),
         }
-        number = 1 + max(int(_marks(each)[NUMBER]) if each else 0 for each in found)
+        number = 1 + max(int(_marks(each)[labels.NUMBER]) if each else 0 for each in found)
         return {role: self._make(role, values[role], number=number) for role in roles}
 
     def ensure_text(self, role: str, text: str) -> str:
@@ -168,18 +167,22 @@ class SecretStore:
         del keys[CONNECTION_VARIABLE]
         return self._make(stack.KEYS, json.dumps(keys))
 
-    def next_keys(self, old: Mapping[str, str]) -> str:
-        """Keys that follow `old`: what those encrypted can still be read, and running tasks keep their tokens."""
+    def next_keys(self, old: Mapping[str, str], more: Mapping[str, str] | None = None) -> str:
+        """Keys that follow `old`: what those encrypted can still be read, and running tasks keep their tokens.
+
+        Args:
+            more: other variables to put beside them.
+        """
         keys = new_keys("")
         del keys[CONNECTION_VARIABLE]
         fernet = f"{keys[FERNET]},{old[FERNET].partition(',')[0]}"
-        return self._make(stack.KEYS, json.dumps({**keys, FERNET: fernet, JWT: old[JWT]}))
+        return self._make(stack.KEYS, json.dumps({**keys, **(more or {}), FERNET: fernet, JWT: old[JWT]}))
 
     def _database(self, address: str) -> dict[str, str]:
         """The secrets by which the metadata database is reached: all of one number, or made anew together."""
         roles = (stack.CONNECTION, stack.ADDRESS, *(() if address else (stack.PASSWORD,)))
         found = [self.newest(role) for role in roles]
-        numbers = {_marks(each)[NUMBER] if each else None for each in found}
+        numbers = {_marks(each)[labels.NUMBER] if each else None for each in found}
         if len(numbers) == 1 and None not in numbers and (not address or self._has_address(address)):
             return {role: str(each["Spec"]["Name"]) for role, each in zip(roles, found, strict=True) if each}
         number = 1 + max(int(number) for number in (*numbers, "0") if number)
@@ -203,10 +206,10 @@ class SecretStore:
     ) -> str:
         if number is None:
             found = self.newest(role)
-            number = 1 + (int(_marks(found)[NUMBER]) if found else 0)
+            number = 1 + (int(_marks(found)[labels.NUMBER]) if found else 0)
         name = self._names.of(f"{role}-{number}")
-        marks = {**self._names.labels, ROLE: role, NUMBER: str(number)}
-        marks |= {f"{DIGEST}{key}": digest_of(text) for key, text in (digests or {}).items()}
+        marks = {**self._names.labels, labels.ROLE: role, labels.NUMBER: str(number)}
+        marks |= {f"{labels.DIGEST}{key}": digest_of(text) for key, text in (digests or {}).items()}
         self._api.store("secrets", name, value, marks)
         return name
 
@@ -227,7 +230,11 @@ def _marks(stored: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def _digests(stored: Mapping[str, Any]) -> dict[str, str]:
-    return {key.removeprefix(DIGEST): text for key, text in _marks(stored).items() if key.startswith(DIGEST)}
+    return {
+        key.removeprefix(labels.DIGEST): text
+        for key, text in _marks(stored).items()
+        if key.startswith(labels.DIGEST)
+    }
 
 
 def digest_of(value: str, salt: str = "") -> str:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from astro_cli.deploy.edge.inside import edge_key, edge_worker
 
 
@@ -22,6 +24,18 @@ def test_the_key_of_the_workers_is_made_of_the_secret_and_does_not_tell_it(monke
     assert key == hmac.new(whole, b"astro: workers outside", hashlib.sha256).hexdigest()
     monkeypatch.setenv(sessions, "after rotate-keys")
     assert edge_key.edge_key() != key
+
+
+@pytest.mark.parametrize(("seconds", "accepted"), [(60, True), (-1, False)])
+def test_a_key_that_was_replaced_is_accepted_for_a_while(monkeypatch, seconds: float, accepted: bool):
+    before = dict.fromkeys(edge_key.SECRETS, "before")
+    for name, value in edge_key.replaced(before, time.time() + seconds).items():
+        monkeypatch.setenv(name, value)
+    for name in edge_key.SECRETS:
+        monkeypatch.setenv(name, "after")
+    keys = edge_key.accepted_keys()
+    assert keys[0] == edge_key.edge_key() != edge_key.edge_key(before)
+    assert keys[1:] == ([edge_key.edge_key(before)] if accepted else [])
 
 
 def test_old_logs_go_and_what_is_written_to_stays(tmp_path: Path):

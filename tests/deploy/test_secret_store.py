@@ -110,13 +110,14 @@ def test_new_keys_can_read_what_the_old_ones_wrote_and_tokens_stay(store, swarm)
     old = json.loads(swarm.data[names["keys"]])
 
     new = json.loads(swarm.data[store.next_keys(old)])
-    newest = json.loads(swarm.data[store.next_keys(new)])
+    newest = json.loads(swarm.data[store.next_keys(new, {"MORE": "x"})])
 
     fernet = "AIRFLOW__CORE__FERNET_KEY"
     assert new[fernet].split(",")[1:] == [old[fernet]]
     assert newest[fernet].split(",")[1:] == [new[fernet].split(",")[0]]
     assert new["AIRFLOW__API_AUTH__JWT_SECRET"] == old["AIRFLOW__API_AUTH__JWT_SECRET"]
     assert new["AIRFLOW__API__SECRET_KEY"] != old["AIRFLOW__API__SECRET_KEY"]
+    assert newest["MORE"] == "x"
 
 
 def test_a_digest_tells_the_same_value_and_nothing_else():

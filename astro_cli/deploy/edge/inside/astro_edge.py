@@ -13,7 +13,8 @@ import json
 import os
 import re
 import sys
-from typing import IO, TYPE_CHECKING, Annotated
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from airflow.plugins_manager import AirflowPlugin
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
@@ -101,13 +102,21 @@ def take_own_key() -> None:
     """Let Airflow's API for workers know them by their key, and not by the secret of the deployment."""
     from airflow.api_fastapi.auth.tokens import JWTValidator
     from airflow.providers.edge3.worker_api import auth
-    from edge_key import edge_key
+    from edge_key import accepted_keys
+    from jwt import InvalidSignatureError
 
-    def validator() -> JWTValidator:
-        return JWTValidator(secret_key=edge_key(), leeway=30, audience="api")
+    class Validator:
+        async def avalidated_claims(self, token: str) -> dict[str, Any]:
+            *others, last = [
+                JWTValidator(secret_key=key, leeway=30, audience="api") for key in accepted_keys()
+            ]
+            for validator in others:
+                with suppress(InvalidSignatureError):
+                    return dict(await validator.avalidated_claims(token))
+            return dict(await last.avalidated_claims(token))
 
     assert callable(auth._shared_secret_validator)
-    auth._shared_secret_validator = validator
+    auth._shared_secret_validator = Validator
 
 
 def expect_logs() -> None:
