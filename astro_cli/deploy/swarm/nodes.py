@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy.ssh import SshConnection
-from astro_cli.deploy.swarm.api import LOOPBACK, SWARM_PORT, SwarmApi
-from astro_cli.foundation.errors import EngineError, TargetError
+from astro_cli.deploy.swarm.api import LOOPBACK, SWARM_PORT, SwarmApi, open_engine
+from astro_cli.foundation.errors import TargetError
+from astro_cli.foundation.wait import wait_until
 from astro_cli.runtime.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from astro_cli.domain.deployments import Deployment, Host
+    from astro_cli.domain.repository import Credentials
 
 HOST = "astro.host"
 """Label of a node: the address by which the deployment's configuration names it."""
 MANAGERS = 3
 JOIN_SECONDS = 60.0
+READY_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 
 
@@ -50,9 +53,7 @@ class Nodes:
         login: with which nodes pull images.
     """
 
-    def __init__(
-        self, deployment: Deployment, environ: Mapping[str, str], login: Mapping[str, str] | None
-    ) -> None:
+    def __init__(self, deployment: Deployment, environ: Mapping[str, str], login: Credentials | None) -> None:
         self._deployment = deployment
         self._environ = environ
         self._login = login
@@ -95,20 +96,12 @@ class Nodes:
             return None
 
     def _connected(self, host: Host) -> HostEngine:
-        from astro_cli.runtime.docker_api import DockerApi
-
         url, address = f"unix://{host.socket}", host.private
         if not host.socket:
             ssh = self._stack.enter_context(SshConnection(host, self._deployment, self._environ))
             url, address = f"unix://{ssh.socket}", host.private or ssh.host_address
         endpoint = Endpoint(url, f"the deployment `{self._deployment.name}`")
-        try:
-            api = SwarmApi(DockerApi(endpoint), host.url, self._login)
-        except EngineError as exc:
-            raise TargetError(
-                f"no Docker engine answers on {host.url}: {exc.message}",
-                hint="install Docker Engine there, and let the user you log in as use it (group `docker`)",
-            ) from exc
+        api = SwarmApi(open_engine(endpoint, host.url), host.url, self._login)
         api.check_age()
         return HostEngine(host, api, endpoint, address)
 
@@ -161,6 +154,7 @@ class Nodes:
         joining: list[HostEngine] = []
         down: list[str] = []
         marks: dict[str, str] = {}
+        missed: dict[str, str] = {}
         for host in self._deployment.hosts:
             if host.url in ready:
                 continue
@@ -176,6 +170,7 @@ class Nodes:
                 joining.append(engine)
             elif swarm.get("NodeID") in {node["ID"] for node in nodes}:
                 marks[swarm["NodeID"]] = host.url
+                missed[swarm["NodeID"]] = host.url
             else:
                 raise TargetError(
                     f"{host.url} belongs to another swarm than {manager.host.url}",
@@ -186,7 +181,22 @@ class Nodes:
             marks |= {str(each.swarm()["NodeID"]): each.host.url for each in joining}
         for node_id, url in marks.items():
             manager.api.mark_node(node_id, {HOST: url})
-        return down
+        return [*down, *self._not_ready(manager, missed)]
+
+    def _not_ready(self, manager: HostEngine, missed: Mapping[str, str]) -> list[str]:
+        """Those of these nodes that the swarm misses for longer than a busy one would be.
+
+        Args:
+            missed: their hosts, by id.
+        """
+
+        def left() -> list[str]:
+            states = {node["ID"]: node["Status"]["State"] for node in manager.api.nodes()}
+            return [url for node_id, url in missed.items() if states.get(node_id) != "ready"]
+
+        if missed:
+            wait_until(lambda: None if left() else True, seconds=READY_SECONDS, pause=LOOK_SECONDS)
+        return left() if missed else []
 
     def _join(self, manager: HostEngine, joining: Sequence[HostEngine], *, is_new: bool) -> None:
         nowhere = next((each for each in (manager, *joining) if not each.address), None)
