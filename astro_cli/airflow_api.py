@@ -1,4 +1,4 @@
-"""Talks to a sandbox's REST API. The only module that imports httpx."""
+"""Talks to a sandbox's REST API. One of two modules that import httpx; the other is `deploy/registry.py`."""
 
 from __future__ import annotations
 

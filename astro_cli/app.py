@@ -150,16 +150,16 @@ class App:
 
         return Sandbox(self.project, self.engine, self.settings, self.environ, every_engine=self.engines)
 
-    def confirm(self, question: str, *, flag: str = "--yes") -> bool:
+    def confirm(self, question: str) -> bool:
         """Ask a yes/no question on the terminal.
 
         Raises:
-            UsageError: nobody can be asked; the message names the flag that answers.
+            UsageError: nobody can be asked; the hint names the flag that answers.
         """
         if self.assume_yes:
             return True
         if self.no_input or not sys.stdin.isatty():
-            raise UsageError(f"nobody is here to answer: {question}", hint=f"add `{flag}` to say yes")
+            raise UsageError(f"nobody is here to answer: {question}", hint="add `--yes` to say yes")
         import typer
 
         try:

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astro_cli.deploy.connect import open_target
-from astro_cli.deploy.secret_values import resolve_certificate, resolve_secrets
+from astro_cli.deploy.secret_values import read_pem, resolve_certificate, resolve_secrets
 from astro_cli.deploy.stack import Names
 from astro_cli.domain.deployments import (
     HOST,
@@ -35,6 +34,7 @@ from astro_cli.workflows.release_build import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import Any
 
     from astro_cli.airflow_api import AirflowApi
@@ -63,14 +63,17 @@ def add_deployment(root: Path, name: str, fields: Mapping[str, Any]) -> Deployme
 
 
 def remove_deployment(root: Path, name: str) -> None:
-    """Take a deployment out of the project's configuration."""
+    """Take a deployment out of the project's configuration.
+
+    Raises:
+        ProjectError: that cannot be done by a program; the file is as it was.
+    """
     path = root / PROJECT_FILE
     known = read_deployments(root)
     choose_deployment(known, name)
     text = without_deployment(yamlfile.read_text(path, name=str(PROJECT_FILE)), name)
-    left = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))
-    assert left == {key: value for key, value in known.items() if key != name}
-    write_atomic(path, text, mode=path.stat().st_mode & 0o777)
+    left = {key: value for key, value in known.items() if key != name}
+    _write(path, text, left, name, advice="take it out with an editor")
 
 
 def change_variables(
@@ -106,11 +109,15 @@ def write_variables(root: Path, wanted: Deployment) -> None:
     path = root / PROJECT_FILE
     fields = {"env": dict(wanted.env), "secrets": list(wanted.secrets)}
     text = with_fields(yamlfile.read_text(path, name=str(PROJECT_FILE)), wanted.name, fields)
-    made = parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE)))
-    if made != {**read_deployments(root), wanted.name: wanted}:
+    made = {**read_deployments(root), wanted.name: wanted}
+    _write(path, text, made, wanted.name, advice="change `env` and `secrets` with an editor")
+
+
+def _write(path: Path, text: str, wanted: Mapping[str, Deployment], name: str, *, advice: str) -> None:
+    """Replace the configuration, if it then says just what is wanted."""
+    if parse_deployments(yamlfile.parse(text, name=str(PROJECT_FILE))) != wanted:
         raise ProjectError(
-            f"{PROJECT_FILE}: the lines of {wanted.name} are not written as a program can change them",
-            hint="change `env` and `secrets` with an editor",
+            f"{PROJECT_FILE}: the lines of {name} are not written as a program can change them", hint=advice
         )
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
 
@@ -186,7 +193,7 @@ class Remote:
         """Its target, connected."""
         wanted = self.deployment
         if wanted.registry_authority:
-            path = self._app.project.root / Path(wanted.registry_authority).expanduser()
+            path = self._app.project.root / os.path.expanduser(wanted.registry_authority)  # noqa: PTH111 - never fails
             wanted = replace(wanted, registry_authority=str(path))
         with open_target(wanted, self.names, self._app.environ, lambda: self._app.docker.api) as target:
             target.check(changing=changing)
@@ -204,6 +211,7 @@ class Remote:
         from astro_cli.deploy.connect import open_machine
         from astro_cli.deploy.registry import find_credentials
         from astro_cli.deploy.swarm.target import SwarmTarget
+        from astro_cli.domain.repository import parse_repository
         from astro_cli.workflows.edge import EdgeWorkers
 
         wanted, environ = self.deployment, self._app.environ
@@ -218,22 +226,10 @@ class Remote:
             target,
             lambda host: open_machine(host, wanted, self.names, environ),
             lambda: self._app.docker.api,
-            find_credentials(wanted.registry.partition("/")[0], environ) if wanted.registry else None,
-            self._read,
+            find_credentials(parse_repository(wanted.registry).host, environ) if wanted.registry else None,
+            lambda path: read_pem(path, self._app.project.root, "authority"),
             report,
         )
-
-    def _read(self, name: str) -> str:
-        """The text of a file that the configuration names.
-
-        Raises:
-            UsageError: there is none.
-        """
-        path = self._app.project.root / Path(name).expanduser()
-        try:
-            return path.read_text(encoding="ascii")
-        except (OSError, ValueError) as exc:
-            raise UsageError(f"{path} cannot be read: {exc}", hint=f"correct it in {PROJECT_FILE}") from exc
 
     @contextmanager
     def airflow(self) -> Iterator[AirflowApi]:

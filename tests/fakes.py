@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.domain.airflow import CONTAINER, Site
-from astro_cli.domain.services import SERVICES
+from astro_cli.domain.services import SERVICES, ServiceStatus
 from astro_cli.runtime.endpoint import EngineInfo
-from astro_cli.runtime.engine import Change, Environment, LogLine, SandboxStatus, ServiceStatus
+from astro_cli.runtime.engine import Change, Environment, LogLine, SandboxStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import astro_cli
+from astro_cli.cli import build_app
 from astro_cli.commands import AIRFLOW_COMMANDS, AIRFLOW_GROUPS, ROOT_COMMANDS, ROOT_GROUPS, CommandSpec
 from astro_cli.domain.settings import SETTINGS
 from astro_cli.foundation.errors import AstroError
@@ -66,6 +69,44 @@ def script(name: str):
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     loader.exec_module(module)
     return module
+
+
+def params_of_commands() -> list[tuple[str, Any]]:
+    """The path of every command with each parameter of its own that it shows."""
+    reference = script("reference")
+    root = get_command(build_app())
+    context = root.make_context("astro", ["version"], resilient_parsing=True)
+    return [
+        (path, param)
+        for path, command in reference.commands(root, context, "astro")
+        for param in reference.own(command)
+        if not param.hidden
+    ]
+
+
+def test_every_option_is_named_in_the_section_of_its_command():
+    parts = re.split(r"^## (?:`([\w -]+)`)?", COMMANDS_PAGE, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+
+    missing = [
+        f"{path} {name}"
+        for path, param in params_of_commands()
+        for name in [*param.opts, *param.secondary_opts]
+        if name.startswith("--")
+        and not re.search(rf"{name}(?![\w-])", sections[path.removeprefix("astro ").removeprefix("airflow ")])
+    ]
+
+    assert not missing
+
+
+def test_arguments_stand_in_brackets_if_they_may_be_left_out():
+    wrong = [
+        f"{path} {param.metavar}"
+        for path, param in params_of_commands()
+        if param.param_type_name == "argument" and (param.metavar or "").startswith("[") is param.required
+    ]
+
+    assert not wrong
 
 
 def test_the_reference_and_the_drawing_are_up_to_date():

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from astro_cli.deploy.dag_bundle import ignored
-from astro_cli.deploy.registry import find_credentials, parse_repository
+from astro_cli.deploy.registry import find_credentials
 from astro_cli.domain import image
 from astro_cli.domain.build_context import IgnoreRules, project_context
 from astro_cli.domain.deployments import parse_deployments
@@ -33,7 +33,9 @@ from astro_cli.domain.old_idioms import in_python, in_settings
 from astro_cli.domain.project import name_from, read_project
 from astro_cli.domain.project_services import read_services
 from astro_cli.domain.releases import read_release
+from astro_cli.domain.repository import parse_repository
 from astro_cli.domain.scaffold import Entry, make_template
+from astro_cli.domain.services import ServiceStatus
 from astro_cli.domain.settings import SETTINGS, load_settings, value_from
 from astro_cli.domain.settings_file import with_setting, without_setting
 from astro_cli.domain.snapshots import read_about
@@ -47,7 +49,6 @@ from astro_cli.runtime import snapshot_file
 from astro_cli.runtime.buildkit import decode_trace
 from astro_cli.runtime.docker_logs import unframe
 from astro_cli.runtime.endpoint import find_endpoint
-from astro_cli.runtime.engine import ServiceStatus
 from astro_cli.runtime.inside import standins
 from astro_cli.runtime.venv import missing_packages, requirement_lines
 

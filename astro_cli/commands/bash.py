@@ -12,7 +12,7 @@ from astro_cli.commands.options import obj, services_meant, started
 
 def bash(
     ctx: typer.Context,
-    service: Annotated[str, typer.Argument(help="Beside this service.")] = "scheduler",
+    service: Annotated[str, typer.Argument(metavar="[SERVICE]", help="Beside this service.")] = "scheduler",
 ) -> None:
     """Open a shell beside a service; its exit code is passed on. Without a terminal, commands come from stdin."""
     from astro_cli.domain.project_services import WAREHOUSE, warehouse_login

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from astro_cli.commands.deploy import follow, show_outcome
-from astro_cli.commands.options import Deployment, DeploymentOption, LockWait, obj
+from astro_cli.commands.options import Deployment, DeploymentOption, LockWait, obj, pairs
 
 if TYPE_CHECKING:
     from astro_cli.deploy.target import State, Target
@@ -157,7 +157,8 @@ def add(
         str | None, typer.Option(metavar="FILE", help="Configuration for ssh.", show_default=False)
     ] = None,
     executor: Annotated[
-        str | None, typer.Option(metavar="local|celery", help="Airflow's executor.", show_default=False)
+        str | None,
+        typer.Option(metavar="local|celery|kubernetes", help="Airflow's executor.", show_default=False),
     ] = None,
     workers: Annotated[
         list[str] | None,
@@ -208,8 +209,8 @@ def add(
             "a host needs an address", hint="`--host ssh://user@host`, or `--target kubernetes --registry …`"
         )
     limits: dict[str, dict[str, str]] = {}
-    for what, pairs in (("memory", _pairs(memory)), ("cpus", _pairs(cpus))):
-        for service, value in pairs.items():
+    for what, given, amount in (("memory", memory, "2g"), ("cpus", cpus, "1.5")):
+        for service, value in pairs(given, f"`--{what} scheduler={amount}`").items():
             limits.setdefault(service, {})[what] = value
     publish = {"port": port, "bind": bind, "certificate": certificate, "url": url}
     publish |= {"ingress": ingress, "service": service_type}
@@ -227,13 +228,13 @@ def add(
         "namespace": namespace,
         "storage": {key: value for key, value in storage.items() if value is not None},
         "executor": executor,
-        "workers": {name: {"count": n} for name, n in _counts(workers).items()},
+        "workers": {name: {"count": n} for name, n in _counts(workers, "`--workers worker=3`").items()},
         "edge": {group: {} for group in edge or ()},
-        "replicas": _counts(replicas),
+        "replicas": _counts(replicas, "`--replicas api-server=2`"),
         "resources": limits,
         "parallelism": parallelism,
         "drain": drain,
-        "env": _pairs(env),
+        "env": pairs(env, "`--env AIRFLOW__CORE__PARALLELISM=32`"),
         "secrets": list(secret or ()),
         "secret_file": secret_file,
         "secret_command": shlex.split(secret_command or ""),
@@ -261,20 +262,8 @@ def _only(hosts: list[str]) -> str:
     return next(iter(hosts), "")
 
 
-def _counts(given: list[str] | None) -> dict[str, int | str]:
-    return {name: int(n) if n.isdecimal() else n for name, n in _pairs(given).items()}
-
-
-def _pairs(given: list[str] | None) -> dict[str, str]:
-    """What options of the form NAME=VALUE say."""
-    from astro_cli.foundation.errors import UsageError
-
-    wrong = next((pair for pair in given or () if "=" not in pair), None)
-    if wrong is not None:
-        raise UsageError(
-            f"`{wrong}` is not NAME=VALUE", hint="for example `--env AIRFLOW__CORE__PARALLELISM=32`"
-        )
-    return dict(pair.split("=", 1) for pair in given or ())
+def _counts(given: list[str] | None, example: str) -> dict[str, int | str]:
+    return {name: int(n) if n.isdecimal() else n for name, n in pairs(given, example).items()}
 
 
 def remove(ctx: typer.Context, name: Annotated[str, typer.Argument(help="Name of the deployment.")]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astro_cli.commands.options import Deployment, DeploymentOption, obj
+from astro_cli.commands.options import Deployment, DeploymentOption, obj, pairs
 
 if TYPE_CHECKING:
     from astro_cli.app import App
@@ -33,7 +33,7 @@ def list_variables(ctx: typer.Context, name: Deployment = None) -> None:
 
 def set_variables(
     ctx: typer.Context,
-    pairs: Annotated[
+    given: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME=VALUE]...", help="Plain variables.", show_default=False),
     ] = None,
@@ -52,11 +52,9 @@ def set_variables(
     from astro_cli.foundation.errors import UsageError
 
     app = obj(ctx)
-    wrong = next((pair for pair in pairs or () if "=" not in pair), None)
-    if wrong is not None:
-        raise UsageError(f"`{wrong}` is not NAME=VALUE", hint=f"a secret is named so: `--secret {wrong}`")
+    plain = pairs(given, "`LOG_LEVEL=info`, or for a secret `--secret API_KEY`")
     values = load_env(env, app.environ, name=str(env)) if env else {}
-    values |= dict(pair.split("=", 1) for pair in pairs or ())
+    values |= plain
     if not values and not secret:
         raise UsageError(
             "no variable is given", hint="for example `astro deployment variables set NAME=VALUE`"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def mail(
     ctx: typer.Context,
     number: Annotated[
-        int | None, typer.Argument(min=1, help="Show this one, whole.", show_default=False)
+        int | None,
+        typer.Argument(metavar="[NUMBER]", min=1, help="Show this one, whole.", show_default=False),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Forget all of them.")] = False,
 ) -> None:

@@ -88,6 +88,26 @@ def obj(ctx: typer.Context) -> App:
     return app
 
 
+def pairs(given: Iterable[str] | None, example: str) -> dict[str, str]:
+    """What words of the form NAME=VALUE say.
+
+    Args:
+        example: what to type instead of a word that is wrong, for the hint, in backticks.
+
+    Raises:
+        UsageError: a word is of another form.
+    """
+    from astro_cli.foundation.errors import UsageError
+
+    found = {}
+    for word in given or ():
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"`{word}` is not NAME=VALUE", hint=f"for example {example}")
+        found[name] = value
+    return found
+
+
 def started(app: App, *, memory: bool = False) -> SandboxStatus:
     """The project's sandbox, which must have been started once.
 

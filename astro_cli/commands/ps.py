@@ -11,8 +11,9 @@ import typer
 from astro_cli.commands.options import obj, started
 
 if TYPE_CHECKING:
+    from astro_cli.domain.services import ServiceStatus
     from astro_cli.foundation.console import Console
-    from astro_cli.runtime.engine import SandboxStatus, ServiceStatus
+    from astro_cli.runtime.engine import SandboxStatus
 
 MIB = 1024 * 1024
 

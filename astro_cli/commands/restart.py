@@ -14,7 +14,7 @@ def restart(
     ctx: typer.Context,
     service: Annotated[
         str | None,
-        typer.Argument(help="Only this service; the others go on.", show_default=False),
+        typer.Argument(metavar="[SERVICE]", help="Only this service; the others go on.", show_default=False),
     ] = None,
     wait: Wait = None,
     no_wait: NoWait = False,

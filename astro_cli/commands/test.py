@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,10 +21,19 @@ def test(
     ctx: typer.Context,
     dag_id: Annotated[str, typer.Argument(metavar="DAG", help="Id of the DAG.")],
     date: Annotated[
-        str | None, typer.Option("--date", help="Logical date, ISO 8601. Default: now", show_default=False)
+        str | None,
+        typer.Option(
+            "--date",
+            metavar="ISO",
+            help="Logical date, UTC unless it says otherwise. Default: now",
+            show_default=False,
+        ),
     ] = None,
     conf: Annotated[
-        str | None, typer.Option("--conf", help="The run's configuration, a JSON object.", show_default=False)
+        str | None,
+        typer.Option(
+            "--conf", metavar="JSON", help="Configuration of the run, a JSON object.", show_default=False
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="Run this task alone.", show_default=False)
@@ -45,12 +53,13 @@ def test(
     With --verbose also the logs of tasks that succeed.
     """
     from astro_cli.workflows.inner_loop import InnerLoop, TestOptions
+    from astro_cli.workflows.runs import parse_conf, parse_date
 
     app = obj(ctx)
     options = TestOptions(
         dag_id,
-        date=_date(date),
-        conf=_conf(conf),
+        date=parse_date(date, "--date") if date is not None else None,
+        conf=parse_conf(conf),
         task=task,
         mark_success=pattern(mark_success),
         logs=app.console.verbose,
@@ -81,34 +90,6 @@ def _show_result(console: Console, dag_id: str, result: TestResult) -> None:
     word = "succeeded" if result.exit_code == 0 else "failed"
     ran = sum(event.seconds is not None for event in result.tasks)
     console.line(f"{dag_id} {word}: {ran} of {len(result.tasks)} tasks ran")
-
-
-def _conf(text: str | None) -> dict[str, Any] | None:
-    from astro_cli.foundation.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        conf = json.loads(text)
-    except ValueError as exc:
-        raise UsageError(f"--conf is not JSON: {exc}", hint="""write it like --conf '{"day": 1}'""") from exc
-    if not isinstance(conf, dict):
-        raise UsageError("--conf must be a JSON object", hint="""write it like --conf '{"day": 1}'""")
-    return conf
-
-
-def _date(text: str | None) -> str | None:
-    from datetime import datetime
-
-    from astro_cli.foundation.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError as exc:
-        raise UsageError(f"--date is not ISO 8601: {text}", hint="write it like --date 2026-01-31") from exc
-    return text
 
 
 def pattern(text: str | None) -> str | None:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from astro_cli.deploy.ssh import SshConnection
 from astro_cli.deploy.swarm.target import SwarmTarget
 from astro_cli.domain.deployments import KUBERNETES, SWARM
-from astro_cli.foundation.errors import EngineError, TargetError
+from astro_cli.domain.repository import parse_repository
 from astro_cli.runtime.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from astro_cli.deploy.edge.machine import Machine
-    from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.stack import Names
     from astro_cli.deploy.target import Target
     from astro_cli.domain.deployments import Deployment, Host
+    from astro_cli.domain.repository import Credentials
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import Report
 
@@ -52,8 +52,7 @@ def open_target(
 def _cluster(
     deployment: Deployment, names: Names, environ: Mapping[str, str], local: Callable[[], DockerApi]
 ) -> Iterator[SwarmTarget]:
-    from astro_cli.deploy.push import engine_login
-    from astro_cli.deploy.registry import find_credentials, parse_repository
+    from astro_cli.deploy.registry import find_credentials
     from astro_cli.deploy.swarm.cluster import ClusterTarget
     from astro_cli.deploy.swarm.nodes import Nodes
 
@@ -62,7 +61,7 @@ def _cluster(
     def push(image_id: str, tags: Sequence[str], report: Report) -> str:
         return _push(deployment, image_id, tags, credentials, local(), report)
 
-    with Nodes(deployment, environ, engine_login(credentials)) as nodes:
+    with Nodes(deployment, environ, credentials) as nodes:
         yield ClusterTarget(nodes, names, deployment, environ, credentials, push)
 
 
@@ -72,21 +71,19 @@ def _kubernetes(
     from astro_cli.deploy.kubernetes.api import KubernetesApi
     from astro_cli.deploy.kubernetes.cluster import connect
     from astro_cli.deploy.kubernetes.target import KubernetesTarget, RegistryDoor
-    from astro_cli.deploy.registry import Registry, find_credentials, parse_repository
+    from astro_cli.deploy.registry import Registry, find_credentials
 
-    host = parse_repository(deployment.registry).host
-    credentials = find_credentials(host, environ)
+    repository = parse_repository(deployment.registry)
+    credentials = find_credentials(repository.host, environ)
 
     def push(image_id: str, tags: Sequence[str], report: Report) -> str:
         return _push(deployment, image_id, tags, credentials, local(), report)
 
     def opened(authority: str) -> Registry:
-        return Registry(host, credentials, environ=environ, authority=authority)
+        return Registry(repository.host, credentials, environ=environ, authority=authority)
 
     api = KubernetesApi(connect(deployment, environ), deployment.namespace or names.prefix, deployment.where)
-    return KubernetesTarget(
-        api, names, deployment, RegistryDoor(deployment.registry, credentials, opened, push)
-    )
+    return KubernetesTarget(api, names, deployment, RegistryDoor(repository, credentials, opened, push))
 
 
 @contextmanager
@@ -99,27 +96,15 @@ def open_machine(
         TargetError: it cannot be reached, or has no engine.
     """
     from astro_cli.deploy.edge.machine import Machine
-    from astro_cli.deploy.swarm.api import SwarmApi
+    from astro_cli.deploy.swarm.api import SwarmApi, open_engine
 
     if host.socket:
         endpoint = Endpoint(f"unix://{host.socket}", host.url)
-        yield Machine(SwarmApi(_engine(endpoint, host.url), host.url), endpoint, None, names, host.url)
+        yield Machine(SwarmApi(open_engine(endpoint, host.url), host.url), endpoint, None, names, host.url)
         return
     with SshConnection(host, deployment, environ) as ssh:
         endpoint = Endpoint(f"unix://{ssh.socket}", host.url)
-        yield Machine(SwarmApi(_engine(endpoint, host.url), host.url), endpoint, ssh, names, host.url)
-
-
-def _engine(endpoint: Endpoint, where: str) -> DockerApi:
-    from astro_cli.runtime.docker_api import DockerApi
-
-    try:
-        return DockerApi(endpoint)
-    except EngineError as exc:
-        raise TargetError(
-            f"no Docker engine answers on {where}: {exc.message}",
-            hint="install Docker Engine there, and let the user you log in as use it (group `docker`)",
-        ) from exc
+        yield Machine(SwarmApi(open_engine(endpoint, host.url), host.url), endpoint, ssh, names, host.url)
 
 
 def _target(
@@ -130,10 +115,10 @@ def _target(
     environ: Mapping[str, str],
     local: Callable[[], DockerApi],
 ) -> SwarmTarget:
-    from astro_cli.deploy.swarm.api import SwarmApi
+    from astro_cli.deploy.swarm.api import SwarmApi, open_engine
 
     endpoint = Endpoint(url, f"the deployment `{deployment.name}`")
-    api = _engine(endpoint, deployment.where)
+    api = open_engine(endpoint, deployment.where)
 
     def bring(image_id: str, tags: Sequence[str], report: Report) -> str:
         if deployment.registry:
@@ -164,11 +149,11 @@ def _through_registry(
     """Push an image, and have the target pull it by digest."""
     from astro_cli.deploy.registry import find_credentials
 
-    credentials = find_credentials(deployment.registry.partition("/")[0], environ)
+    credentials = find_credentials(parse_repository(deployment.registry).host, environ)
     reference = _push(deployment, image_id, tags, credentials, local, report)
     if not target.has_image(reference):
         report.step("pull on the host")
-        target.pull(reference, credentials)
+        target.api.pull(reference, credentials)
     return reference
 
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from astro_cli.domain.airflow import HOME, UID
 from astro_cli.domain.build_context import project_context, write_context
+from astro_cli.domain.repository import parse_repository
 from astro_cli.foundation.errors import AstroError, ProjectError
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ CLASSPATH = "astro_bundle.AstroDagBundle"
 BUNDLE = "dags"
 STORAGE = "/tmp/astro-dags"  # noqa: S108 - of a container, which unpacks its versions there
 LOOK_SECONDS = 2
-HUB_API = "registry-1.docker.io"
 KEEP = "keep.json"
 """In the volume: the versions and tags that releases need, for `inside/janitor.py`."""
 _EMPTY = b"{}"
@@ -253,15 +253,16 @@ class VolumeStore:
         door.write({f"tags/{self._tag}": f"{_hexadecimal(digest)}\n".encode()}, owner=UID)
 
 
-def bundle_environment(tag: str, **source: str) -> dict[str, str]:
+def bundle_environment(tag: str, *, classpath: str = CLASSPATH, **source: str) -> dict[str, str]:
     """Settings of Airflow by which every service of a deployment takes its DAGs from the bundle.
 
     Args:
         tag: names the current version.
+        classpath: of the bundle's class.
         source: `folder`, or `url` and `repository` with `credentials` and `ca`; see `inside/astro_bundle.py`.
     """
     options = {"tag": tag, **source, "refresh_interval": LOOK_SECONDS}
-    bundles = [{"name": BUNDLE, "classpath": CLASSPATH, "kwargs": options}]
+    bundles = [{"name": BUNDLE, "classpath": classpath, "kwargs": options}]
     return {
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
@@ -278,10 +279,13 @@ def registry_source(repository: str, *, credentials: str = "", ca: str = "") -> 
         credentials: file in the containers with the login, as `inside/astro_bundle.py` reads it.
         ca: file in the containers with the authority of the registry's certificate.
     """
-    host, _, name = repository.partition("/")
-    url = f"https://{HUB_API if host == 'docker.io' else host}"
+    where = parse_repository(repository)
     files = {"credentials": credentials, "ca": ca}
-    return {"url": url, "repository": name, **{option: file for option, file in files.items() if file}}
+    return {
+        "url": where.url,
+        "repository": where.name,
+        **{option: file for option, file in files.items() if file},
+    }
 
 
 def _published(manifest: bytes) -> Published:

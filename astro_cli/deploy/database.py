@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from astro_cli.domain.releases import Release
 
-HEADS = (
+_HEADS = (
     "psql -qAt \"$DATABASE\" -c 'SELECT 1' >/dev/null; "
     'psql -qAt "$DATABASE" -c '
     "\"SELECT string_agg(version_num, ',' ORDER BY version_num) FROM alembic_version\" 2>/dev/null || true"
@@ -39,7 +39,7 @@ class DatabaseJobs(ABC):
     """What is done once in or beside the metadata database; a target says how it runs a job."""
 
     @abstractmethod
-    def run_postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
+    def _postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
         """Run a script with Postgres' own programs; returns its lines.
 
         Args:
@@ -48,27 +48,25 @@ class DatabaseJobs(ABC):
         """
 
     @abstractmethod
-    def run_airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
+    def _airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
         """Run a command in a release's image, with all of its environment; returns its lines."""
 
     def database_heads(self, release: Release) -> str:
         """Migration heads of the metadata database; empty for an empty one."""
         failure = "the metadata database cannot be asked for its version"
-        return "".join(self.run_postgres_job("heads", release, HEADS, failure)).strip()
+        return "".join(self._postgres_job("heads", release, _HEADS, failure)).strip()
 
     def backup(self, release: Release, name: str, *, drop: Sequence[str] = ()) -> str:
         """Write the metadata database to the file `name` in the volume of backups, then remove others."""
         script = f'cd /backups; pg_dump --format=custom --file=part "$DATABASE"; mv part {name}'
         if drop:
             script += f"; rm -f {' '.join(drop)}"
-        self.run_postgres_job("backup", release, script, "the backup of the metadata database failed")
+        self._postgres_job("backup", release, script, "the backup of the metadata database failed")
         return name
 
     def backups(self, release: Release) -> tuple[str, ...]:
         """Names of the backups; a file that a backup left which was cut off is none."""
-        lines = self.run_postgres_job(
-            "backups", release, "cd /backups; ls -1", "the backups cannot be listed"
-        )
+        lines = self._postgres_job("backups", release, "cd /backups; ls -1", "the backups cannot be listed")
         return tuple(sorted(line.strip() for line in lines if line.strip().endswith(".dump")))
 
     def restore(self, release: Release, name: str) -> None:
@@ -78,14 +76,14 @@ class DatabaseJobs(ABC):
             f"pg_restore --no-owner --file=- /backups/{name}; }} "
             '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
         )
-        self.run_postgres_job("restore", release, script, f"the backup {name} could not be restored")
+        self._postgres_job("restore", release, script, f"the backup {name} could not be restored")
 
     def migrate(self, release: Release) -> None:
         """Migrate the metadata database with the release's image."""
         command = ["airflow", "db", "migrate"]
-        self.run_airflow_job("migrate", release, command, "the migration of the metadata database failed")
+        self._airflow_job("migrate", release, command, "the migration of the metadata database failed")
 
     def reencrypt(self, release: Release) -> None:
         """Encrypt everything in the database with the newest key."""
         command = ["airflow", "rotate-fernet-key"]
-        self.run_airflow_job("reencrypt", release, command, "the database could not be encrypted anew")
+        self._airflow_job("reencrypt", release, command, "the database could not be encrypted anew")

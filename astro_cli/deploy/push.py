@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy.registry import (
     DENIED_HINT,
-    IDENTITY_TOKEN,
     LOGIN_HINT,
     REACH_HINT,
     SIZE_HINT,
-    parse_repository,
 )
+from astro_cli.domain.repository import parse_repository
 from astro_cli.foundation.errors import AstroError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Protocol
 
-    from astro_cli.deploy.registry import Credentials
+    from astro_cli.domain.repository import Credentials
     from astro_cli.foundation.wait import Clock
     from astro_cli.runtime.engine import Report
 
@@ -86,7 +85,7 @@ def push(
         TargetError: the registry cannot be reached or refuses, in its own words.
     """
     host = parse_repository(repository).host
-    login = engine_login(credentials)
+    login = credentials.for_engine if credentials else None
     digest = ""
     for tag in tags:
         reference = f"{repository}:{tag}"
@@ -96,15 +95,6 @@ def push(
         finally:
             api.untag(reference)
     return f"{repository}:{tags[0]}@{digest}"
-
-
-def engine_login(credentials: Credentials | None) -> dict[str, str] | None:
-    """A login in the words of engines; None for none."""
-    if credentials is None:
-        return None
-    if credentials.username == IDENTITY_TOKEN:
-        return {"identitytoken": credentials.password}
-    return {"username": credentials.username, "password": credentials.password}
 
 
 def _push_patiently(

@@ -12,13 +12,14 @@ import json
 import re
 import ssl
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, urljoin, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from astro_cli.domain.repository import HUB, HUB_API, HUB_KEY, HUB_NAMES, IDENTITY_TOKEN, Credentials
 from astro_cli.foundation import process
 from astro_cli.foundation.errors import AstroError, TargetError, UsageError
 
@@ -35,16 +36,12 @@ _MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-IDENTITY_TOKEN = "<token>"  # noqa: S105 - the user name by which Docker's helpers say that the password is a token
-_HUB = "index.docker.io"
-_HUB_API = "registry-1.docker.io"
 _TIMES = httpx.Timeout(60.0, connect=10.0)  # seconds; per read or write, not for a whole transfer
 _PAUSES = (0.5, 1.5, 4.0)  # seconds before the second, third and fourth try
 _LONGEST_PAUSE = 20.0  # seconds that a registry may ask us to wait
 _PASSING = (429, 500, 502, 503, 504)  # answers that may be better a moment later
 _HELPER_SECONDS = 60.0  # a helper may ask the user to unlock a key ring
 _CHUNK = 1 << 20
-_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 
 LOGIN_HINT = (
     "`docker login {host}` keeps a login; "
@@ -59,43 +56,6 @@ MISSING_HINT = (
 TRUST_HINT = "if the registry has your company's certificate, name its authority: SSL_CERT_FILE=/path/ca.pem"
 PLAIN_HINT = "it answers without TLS, which is accepted from this machine alone: give it a certificate"
 REACH_HINT = "check the registry's name and port, the network, and the proxy settings (HTTPS_PROXY, NO_PROXY)"
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """A login. The user name `<token>` says that the password is an identity token, as Docker's helpers do."""
-
-    username: str
-    password: str = field(repr=False)
-
-
-class Repository(NamedTuple):
-    """A repository's registry (`ADDRESS[:PORT]`) and its name there."""
-
-    host: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.host}/{self.name}"
-
-
-def parse_repository(text: str) -> Repository:
-    """Split `registry.example:5000/team/project`; without a registry it is one on Docker Hub.
-
-    Raises:
-        UsageError: it is no name of a repository, or carries a tag or digest.
-    """
-    first, slash, rest = text.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        host, name = first, rest
-    else:
-        host, name = "docker.io", text
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"`{text}` is not a repository's name",
-            hint="it is like registry.example/team/project: lower case, without a tag",
-        )
-    return Repository("docker.io" if host in (_HUB, _HUB_API) else host, name)
 
 
 # credentials
@@ -134,8 +94,8 @@ def find_credentials(host: str, environ: Mapping[str, str]) -> Credentials | Non
 
 def _keys(host: str) -> tuple[str, ...]:
     """The names under which Docker keeps the login for a registry."""
-    if host in ("docker.io", _HUB, _HUB_API):
-        return (f"https://{_HUB}/v1/", _HUB, "docker.io")
+    if host in HUB_NAMES:
+        return (HUB_KEY, *HUB_NAMES)
     return (host, f"https://{host}", f"http://{host}", f"https://{host}/v1/", f"https://{host}/v2/")
 
 
@@ -187,12 +147,6 @@ class Manifest:
     digest: str
     content: bytes
 
-    @property
-    def body(self) -> dict[str, Any]:
-        """The manifest, decoded."""
-        found: dict[str, Any] = json.loads(self.content)
-        return found
-
 
 class Registry:
     """One registry. HTTPS with the system's certificates, or those of SSL_CERT_FILE; plain HTTP on loopback alone.
@@ -218,7 +172,7 @@ class Registry:
         self._credentials = credentials
         self._clock = clock
         local = _is_loopback(host)
-        api = _HUB_API if host == "docker.io" else host
+        api = HUB_API if host == HUB else host
         self._client = httpx.Client(
             verify=_trust(environ, authority),
             timeout=_TIMES,
@@ -249,65 +203,24 @@ class Registry:
             raise TargetError(f"{self.host} sent something else than the manifest {reference}")
         return Manifest(digest, answer.content)
 
-    def digest(self, repository: str, reference: str) -> str | None:
-        """The digest of a tag's manifest; None when there is none."""
-        accept = {"Accept": ", ".join(_MANIFEST_TYPES)}
-        answer = self._call("HEAD", f"/v2/{repository}/manifests/{reference}", repository, headers=accept)
-        if answer.status_code == 404:
-            return None
-        if told := answer.headers.get("Docker-Content-Digest"):
-            return str(told)
-        found = self.manifest(repository, reference)
-        return found.digest if found else None
-
-    def put_manifest(
-        self, repository: str, reference: str, content: bytes, media_type: str = MANIFEST_TYPE
-    ) -> str:
+    def put_manifest(self, repository: str, reference: str, content: bytes) -> str:
         """Store a manifest under a tag or its digest; returns its digest."""
         path = f"/v2/{repository}/manifests/{reference}"
-        headers = {"Content-Type": media_type}
+        headers = {"Content-Type": MANIFEST_TYPE}
         self._expect(self._call("PUT", path, repository, content=content, headers=headers))
         return _digest(content)
-
-    def tags(self, repository: str) -> tuple[str, ...]:
-        """Every tag of a repository; none when there is no such repository."""
-        found: list[str] = []
-        path: str | None = f"/v2/{repository}/tags/list?n=1000"
-        while path:
-            answer = self._call("GET", path, repository)
-            if answer.status_code == 404:
-                break
-            found += answer.json().get("tags") or []
-            following = answer.links.get("next", {}).get("url")
-            path = _path_of(urljoin(self._url + path, following)) if following else None
-        return tuple(found)
 
     def has_blob(self, repository: str, digest: str) -> bool:
         """Whether a repository has a blob."""
         return self._call("HEAD", f"/v2/{repository}/blobs/{digest}", repository).status_code != 404
 
-    def blob(self, repository: str, digest: str) -> bytes:
-        """A blob's content, verified."""
-        path = f"/v2/{repository}/blobs/{digest}"
-        answer = self._expect(self._call("GET", path, repository))
-        if _digest(answer.content) != digest:
-            raise TargetError(f"{self.host} sent something else than the blob {digest}")
-        return answer.content
-
-    def put_blob(self, repository: str, content: bytes, *, mount_from: str | None = None) -> str:
-        """Store a blob unless it is there; returns its digest.
-
-        Args:
-            mount_from: another repository of this registry that may have it.
-        """
+    def put_blob(self, repository: str, content: bytes) -> str:
+        """Store a blob unless it is there; returns its digest."""
         digest = _digest(content)
         if self.has_blob(repository, digest):
             return digest
         path = f"/v2/{repository}/blobs/uploads/"
-        query = f"?mount={digest}&from={quote(mount_from, safe='')}" if mount_from else ""
-        begun = self._expect(self._call("POST", path + query, repository, content=b""))
-        if begun.status_code == 201:
-            return digest
+        begun = self._expect(self._call("POST", path, repository, content=b""))
         where = urljoin(self._url + path, begun.headers.get("Location", ""))
         where += f"{'&' if '?' in where else '?'}digest={digest}"
         headers = {"Content-Type": "application/octet-stream"}
@@ -385,7 +298,7 @@ class Registry:
             "scope": f"repository:{repository}:{'pull,push' if writing else 'pull'}",
             "client_id": "astro",
         }
-        if login is not None and login.username == IDENTITY_TOKEN:
+        if login is not None and login.is_identity_token:
             form = {**query, "grant_type": "refresh_token", "refresh_token": login.password}
             answer = self._client.post(realm, data=form)
         else:
@@ -459,11 +372,6 @@ def _is_trust(exc: BaseException | None) -> bool:
 def _origin(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
-
-
-def _path_of(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.path}?{parts.query}"
 
 
 def _digest(content: bytes) -> str:

@@ -58,14 +58,16 @@ def resolve_secrets(deployment: Deployment, root: Path, environ: Mapping[str, st
         if deployment.database.startswith(SECRET)
         else "",
         certificate=_certificate(certificate, values, root),
-        authority=_read(deployment.registry_authority, root) if deployment.registry_authority else "",
+        authority=read_pem(deployment.registry_authority, root, "registry_authority")
+        if deployment.registry_authority
+        else "",
     )
 
 
 def _certificate(certificate: str, values: Mapping[str, str], root: Path) -> str:
     if certificate.startswith(SECRET):
         return values[certificate.removeprefix(SECRET)]
-    return _read(certificate, root) if certificate else ""
+    return read_pem(certificate, root, "certificate") if certificate else ""
 
 
 def _from_file(deployment: Deployment, root: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -102,12 +104,22 @@ def _from_command(deployment: Deployment, root: Path, name: str, environ: Mappin
     return done.output.rstrip("\n")
 
 
-def _read(path: str, root: Path) -> str:
+def read_pem(path: str, root: Path, field: str) -> str:
+    """The text of a PEM file that a deployment names.
+
+    Args:
+        root: what a relative path is relative to.
+        field: of the configuration that names it.
+
+    Raises:
+        ProjectError: it cannot be read.
+    """
     try:
         return _path(path, root).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
         raise ProjectError(
-            f"the certificate {path} cannot be read: {getattr(exc, 'strerror', None) or exc}"
+            f"{field}: {path} cannot be read: {reason}", hint="correct the path in .astro/config.yaml"
         ) from exc
 
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.deploy.dag_bundle import bundle_environment, registry_source
+from astro_cli.deploy.dag_bundle import CLASSPATH, bundle_environment
 from astro_cli.domain import airflow
 from astro_cli.domain.deployments import CELERY, KUBERNETES, SWARM
 from astro_cli.domain.edge import queues_of
@@ -66,7 +66,7 @@ SECRET_FILES = {
     REGISTRY: f"{SECRET_FOLDER}/registry",
     AUTHORITY: f"{SECRET_FOLDER}/authority",
 }
-"""Where Airflow's containers find the secrets of each role, as `inside/entry.py` reads them."""
+"""Where Airflow's containers on an engine find the secret of each role."""
 BROKER_ANSWERS = "redis-cli ping | grep -q -e PONG -e NOAUTH"
 """Whoever does not know the password is answered as well."""
 WORKER_READY = "/run/astro/status.json"
@@ -76,7 +76,7 @@ LOG_HOST = "logs-{{.Node.Hostname}}"
 
 @dataclass(frozen=True)
 class Names:
-    """How everything of one deployment is called on its engine.
+    """How everything of one deployment is called on its target.
 
     Attributes:
         project_id: of the project; two projects may share an engine, and names that clash are refused.
@@ -181,8 +181,14 @@ def is_part_of(service: ServiceSpec, release: Release) -> bool:
     return service is not JANITOR or "retention" in release.configuration
 
 
-def airflow_environment(names: Names, release: Release) -> dict[str, str]:
-    """Plain variables of every Airflow process of a release."""
+def airflow_environment(
+    names: Names, release: Release, dags: Mapping[str, str], *, classpath: str = CLASSPATH
+) -> dict[str, str]:
+    """Plain variables of every Airflow process of a release.
+
+    Args:
+        dags: where it finds the versions of the DAGs, and `classpath` with which class; see `bundle_environment`.
+    """
     configuration = release.configuration
     publish = configuration["publish"]
     celery = airflow.celery_environment() if has_workers(release) else {}
@@ -202,7 +208,7 @@ def airflow_environment(names: Names, release: Release) -> dict[str, str]:
             user={name: value for name, value in configuration["env"].items() if name not in reserved},
             shape={**celery, **spread, **edge},
         ),
-        **bundle_environment(dags_tag(names, release), **dags_source(release)),
+        **bundle_environment(dags_tag(names, release), classpath=classpath, **dags),
         "ASTRO_DEPLOYMENT": names.prefix,
         "ASTRO_RELEASE": str(release.serving),
     }
@@ -210,19 +216,9 @@ def airflow_environment(names: Names, release: Release) -> dict[str, str]:
 
 def dags_tag(names: Names, release: Release) -> str:
     """Names the version of the DAGs that the services of a release take."""
-    # Several deployments may share a repository.
-    return f"dags-{names.prefix}-{release.serving}" if is_spread(release) else f"release-{release.serving}"
-
-
-def dags_source(release: Release) -> dict[str, str]:
-    """Where the services of a release find the versions of the DAGs; see `bundle_environment`."""
-    if not is_spread(release):
-        return {"folder": DAGS_FOLDER}
-    files = {"credentials": REGISTRY, "ca": AUTHORITY}
-    return registry_source(
-        release.configuration["registry"],
-        **{option: SECRET_FILES[role] for option, role in files.items() if role in release.secrets},
-    )
+    if release.configuration.get("target") in (SWARM, KUBERNETES):  # in a repository that several may share
+        return f"dags-{names.prefix}-{release.serving}"
+    return f"release-{release.serving}"
 
 
 def postgres_command(script: str) -> list[str]:

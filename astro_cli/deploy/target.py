@@ -1,10 +1,11 @@
-"""What a deployment lives on, as the workflow above sees it: a dozen verbs, and the values that pass."""
+"""What a deployment lives on, as the workflow above sees it: its verbs, and the values that pass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from astro_cli.domain.releases import LIVE
 from astro_cli.foundation.errors import AstroError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class State:
     @property
     def current(self) -> Release | None:
         """The release that was verified last, which is the running one unless something is unfinished."""
-        return next((each for each in reversed(self.releases) if each.result == "live"), None)
+        return next((each for each in reversed(self.releases) if each.result == LIVE), None)
 
     @property
     def next_id(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from astro_cli.foundation.errors import ProjectError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -323,3 +325,30 @@ def private_environment(secrets: Mapping[str, str], *, site: Site = CONTAINER) -
         "AIRFLOW__CORE__FERNET_KEY": secrets["fernet"],
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": site.database.replace("{password}", secrets["database"]),
     }
+
+
+def check_database(
+    made_by_postgres: str | None, made_by_airflow: str, *, postgres_major: str, airflow_version: str
+) -> None:
+    """Refuse the database of a sandbox that the Postgres and the Airflow of now cannot go on with.
+
+    Raises:
+        ProjectError: another major version of Postgres made it, or a newer Airflow.
+    """
+    if made_by_postgres != postgres_major:
+        raise ProjectError(
+            f"the sandbox's database was made by Postgres {made_by_postgres}, this astro runs Postgres "
+            f"{postgres_major}",
+            hint="use the astro that made it, or delete the sandbox's data with `astro airflow kill`",
+        )
+    if _numbers(made_by_airflow) > _numbers(airflow_version):
+        raise ProjectError(
+            f"the sandbox's database was made by Airflow {made_by_airflow}, the project now has Airflow "
+            f"{airflow_version}: a database cannot go back",
+            hint="raise the version in the Dockerfile's FROM line, or delete the sandbox's data with "
+            "`astro airflow kill`",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -27,7 +27,6 @@ class Dag:
     Attributes:
         stale: its file is gone, or no longer defines it.
         file: path below the DAGs folder.
-        has_import_errors: the file's present content cannot be imported; what runs is the last good one.
         next_run_after: when the schedule makes the next run.
     """
 
@@ -36,7 +35,6 @@ class Dag:
     stale: bool = False
     file: str = ""
     schedule: str | None = None
-    has_import_errors: bool = False
     max_active_runs: int | None = None
     max_active_tasks: int | None = None
     next_run_after: str | None = None
@@ -50,7 +48,6 @@ class Dag:
             stale=body["is_stale"],
             file=body["relative_fileloc"] or body["fileloc"],
             schedule=body["timetable_summary"],
-            has_import_errors=body["has_import_errors"],
             max_active_runs=body["max_active_runs"],
             max_active_tasks=body["max_active_tasks"],
             next_run_after=body["next_dagrun_run_after"],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from astro_cli.runtime.engine import ServiceStatus
+    from astro_cli.domain.services import ServiceStatus
 
 _MISSING_MODULE = re.compile(r"(?:ModuleNotFoundError|ImportError): .*?'([\w.]+)'")
 _DAMAGED = re.compile(r"PANIC: +could not (?:open file \"global/|locate a valid checkpoint)")

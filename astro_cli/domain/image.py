@@ -55,9 +55,13 @@ PROXY_IMAGE = "localhost/astro/proxy:latest"
 """The name of the image that stands in front of a deployment's api-servers."""
 
 
-def project_image(project_id: str, inputs_hash: str) -> str:
-    """The name of a project's image: one tag for each state of its inputs."""
-    return f"localhost/astro/project-{project_id.lower()}:{inputs_hash[:12]}"
+def project_image(project_name: str, purpose: str) -> str:
+    """The name of a project's image, for people: astro finds images by their labels and ids.
+
+    Args:
+        purpose: what it is for: the id of a sandbox, or a word and the id of the project.
+    """
+    return f"localhost/astro/project-{project_name.lower()}:{purpose[:12]}"
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def layer_dockerfile(layer: Layer, base: str, user: str) -> str:
 
 
 def engine_labels(version: str, airflow_version: str, migrations: str) -> dict[str, str]:
-    """The labels of both images of `images/Dockerfile`.
+    """The labels of the images of `images/Dockerfile`.
 
     Args:
         version: of astro.

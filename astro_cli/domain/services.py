@@ -60,6 +60,9 @@ SERVICES = (
 )
 """Every service of a sandbox, in the order in which they are listed."""
 
+DEFAULT_PORT = 8080
+"""Of this machine, for a sandbox's web UI: the first that is tried."""
+
 CONTAINERS = tuple(dict.fromkeys(service.container for service in SERVICES))
 
 ONE_SHOT = ("migrate", "astro")
@@ -94,6 +97,39 @@ def service_names(words: Iterable[str], *, also: Iterable[str] = ()) -> tuple[st
 
 
 @dataclass(frozen=True)
+class ServiceStatus:
+    """One service as it is now.
+
+    Attributes:
+        state: `running`, `starting`, `backoff` (died, will be tried again), `stopped` or `missing`.
+        health: `healthy`, `unhealthy`, `starting`, or None when the service is not up.
+        started_at: seconds since the epoch, or None.
+        memory: proportional set size in bytes, or None where it cannot be read.
+        restarts: how often it was started again after it died.
+        exit_code: of its last death; negative for a signal, as in `subprocess`.
+        out_of_memory: its last death was the kernel's out-of-memory killer.
+        ports: of this machine's loopback, on which it can be reached.
+        group: of a Celery worker.
+    """
+
+    name: str
+    state: str
+    health: str | None = None
+    started_at: float | None = None
+    memory: int | None = None
+    restarts: int = 0
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    ports: tuple[int, ...] = ()
+    group: str | None = None
+
+    @property
+    def died(self) -> bool:
+        """Whether it has ended on its own, even if it is being tried again."""
+        return self.exit_code is not None and self.state in ("backoff", "stopped", "starting")
+
+
+@dataclass(frozen=True)
 class Stack:
     """The services of one project, resolved: all an engine must know to run them.
 
@@ -122,7 +158,6 @@ class Stack:
     environment: Mapping[str, str]
     private: Mapping[str, str] = field(repr=False)
     database_password: str = field(repr=False)
-    services: tuple[ServiceSpec, ...] = SERVICES
     added: tuple[PlacedService, ...] = ()
     workers: tuple[WorkerGroup, ...] = ()
     broker_password: str = field(default="", repr=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from astro_cli.domain.dagrun import Dag, Dependency, ImportFault, PoolUse, Run, Task
-    from astro_cli.runtime.engine import ServiceStatus
+    from astro_cli.domain.services import ServiceStatus
 
 COMPONENT_SERVICES = {
     "metadatabase": "postgres",

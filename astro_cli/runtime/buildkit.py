@@ -26,16 +26,6 @@ class Vertex:
 
 
 @dataclass(frozen=True)
-class Status:
-    """Progress within a step, such as a layer that is pulled: bytes done of bytes in all."""
-
-    vertex: str
-    name: str
-    current: int = 0
-    total: int = 0
-
-
-@dataclass(frozen=True)
 class Log:
     """Bytes that a step wrote."""
 
@@ -48,7 +38,6 @@ class Trace:
     """One `StatusResponse`."""
 
     vertexes: tuple[Vertex, ...] = ()
-    statuses: tuple[Status, ...] = ()
     logs: tuple[Log, ...] = ()
 
 
@@ -59,10 +48,9 @@ def decode_trace(data: bytes) -> Trace:
         ValueError: the bytes are cut off or not protobuf.
     """
     vertexes: list[Vertex] = []
-    statuses: list[Status] = []
     logs: list[Log] = []
     for number, value in _fields(data):
-        if number not in (1, 2, 3) or not isinstance(value, bytes):
+        if number not in (1, 3) or not isinstance(value, bytes):
             continue
         entry = dict(_fields(value))  # of a repeated field the last is kept, and none that we read repeats
         if number == 1:
@@ -76,14 +64,10 @@ def decode_trace(data: bytes) -> Trace:
                     error=_text(entry.get(7)),
                 )
             )
-        elif number == 2:
-            statuses.append(
-                Status(_text(entry.get(2)), _text(entry.get(1)), _number(entry.get(4)), _number(entry.get(5)))
-            )
         else:
             content = entry.get(4)
             logs.append(Log(_text(entry.get(1)), content if isinstance(content, bytes) else b""))
-    return Trace(tuple(vertexes), tuple(statuses), tuple(logs))
+    return Trace(tuple(vertexes), tuple(logs))
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli.domain import airflow
 from astro_cli.domain.project_services import HOSTED, METRICS, WAREHOUSE
-from astro_cli.domain.services import CONTAINERS, SERVICES, hosted_by
+from astro_cli.domain.services import CONTAINERS, SERVICES, ServiceStatus, hosted_by
 from astro_cli.foundation import labels
-from astro_cli.foundation.errors import AstroError, ProjectError
+from astro_cli.foundation.errors import AstroError
 from astro_cli.runtime import docker_services, docker_workers
 from astro_cli.runtime.docker_services import epoch
-from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus, ServiceStatus
+from astro_cli.runtime.engine import NEW_DATABASE, Change, SandboxStatus
 from astro_cli.runtime.engine_http import NotFound, find_reader
 from astro_cli.runtime.plan import Act, Action, ContainerSpec, Mount, ObservedContainer, PrivateFile, plan
 from astro_cli.runtime.supervised import service_status
@@ -391,7 +391,7 @@ class DockerEngine:
                     spec,
                     name=f"astro-{stack.project_name}-{spec.name}-{stack.sandbox_id}",
                     network=_network(stack),
-                    labels={**_labels(stack), labels.SERVICE: spec.name},
+                    marks={**_labels(stack), labels.SERVICE: spec.name},
                 )
             api.start_container(container_id, list(spec.ports.values()))
 
@@ -420,23 +420,13 @@ class DockerEngine:
 
     def _check_volume(self, stack: Stack, environment: Environment) -> None:
         for volume in self._volumes(stack.sandbox_id):
-            marks = volume["Labels"]
-            if volume["Name"] != _volume(stack, "database"):
-                continue
-            major = marks.get(labels.POSTGRES_MAJOR)
-            if major != airflow.POSTGRES_MAJOR:
-                raise ProjectError(
-                    f"the sandbox's database was made by Postgres {major}, this astro runs Postgres "
-                    f"{airflow.POSTGRES_MAJOR}",
-                    hint="use the astro that made it, or delete the sandbox's data with `astro airflow kill`",
-                )
-            made_by = marks.get(labels.AIRFLOW_VERSION, "0")
-            if _version(made_by) > _version(environment.airflow_version):
-                raise ProjectError(
-                    f"the sandbox's database was made by Airflow {made_by}, the project now has Airflow "
-                    f"{environment.airflow_version}: a database cannot go back",
-                    hint="raise the version in the Dockerfile's FROM line, or delete the sandbox's data with "
-                    "`astro airflow kill`",
+            if volume["Name"] == _volume(stack, "database"):
+                marks = volume["Labels"]
+                airflow.check_database(
+                    marks.get(labels.POSTGRES_MAJOR),
+                    marks.get(labels.AIRFLOW_VERSION, "0"),
+                    postgres_major=airflow.POSTGRES_MAJOR,
+                    airflow_version=environment.airflow_version,
                 )
 
     def _remove_data(self, sandbox_id: str, report: Report) -> list[Change]:
@@ -632,7 +622,3 @@ def _stop_order(container: Mapping[str, Any]) -> int:
     if labels.WORKERS in container["Labels"]:
         return 0
     return {"airflow": 1, "postgres": 3}.get(container["Labels"].get(labels.SERVICE, ""), 2)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())

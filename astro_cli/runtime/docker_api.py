@@ -192,17 +192,17 @@ class DockerApi:
                 self.client.remove_container(container, force=True)
 
     @contextmanager
-    def volume_door(self, volume: str, image: str, labels: Mapping[str, str]) -> Iterator[VolumeDoor]:
+    def volume_door(self, volume: str, image: str, marks: Mapping[str, str]) -> Iterator[VolumeDoor]:
         """A way to a volume's files: a container of `image` that sees the volume and is never started.
 
         Args:
-            labels: by which it is found, should a kill leave it there.
+            marks: labels by which it is found, should a kill leave it there.
         """
         with self._translated():
             mount = docker.types.Mount(VolumeDoor.PLACE, volume, type="volume")
             host_config: Any = self.client.create_host_config(mounts=[mount], network_mode="none")
             door = self.client.create_container(
-                image=image, command=["true"], host_config=host_config, labels=dict(labels)
+                image=image, command=["true"], host_config=host_config, labels=dict(marks)
             )["Id"]
             try:
                 yield VolumeDoor(self.client, door)
@@ -210,20 +210,20 @@ class DockerApi:
                 with _gone_is_fine():
                     self.client.remove_container(door, force=True)
 
-    def create_network(self, name: str, labels: Mapping[str, str]) -> None:
+    def create_network(self, name: str, marks: Mapping[str, str]) -> None:
         """Make a bridge network."""
         with self._translated():
-            self.client.create_network(name, driver="bridge", labels=dict(labels), check_duplicate=True)
+            self.client.create_network(name, driver="bridge", labels=dict(marks), check_duplicate=True)
 
     def remove_network(self, network_id: str) -> None:
         """Remove a network; one that is already gone is fine."""
         with self._translated(), _gone_is_fine():
             self.client.remove_network(network_id)
 
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def create_volume(self, name: str, marks: Mapping[str, str]) -> None:
         """Make a named volume; the engine fills it from the image when a container first uses it."""
         with self._translated():
-            self.client.create_volume(name, labels=dict(labels))
+            self.client.create_volume(name, labels=dict(marks))
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume; one that is already gone is fine.
@@ -256,13 +256,14 @@ class DockerApi:
         *,
         name: str,
         network: str,
-        labels: Mapping[str, str],
+        marks: Mapping[str, str],
         bind: str = "127.0.0.1",
         keep: bool = False,
     ) -> str:
         """Create (not start) a container with its private files inside; returns its id.
 
         Args:
+            marks: its labels, beside those of `spec`.
             bind: address of the engine's machine on which its ports are published.
             keep: whether the engine starts it again whenever it ends, until it is stopped.
         """
@@ -297,7 +298,7 @@ class DockerApi:
                     user=spec.user,
                     environment=dict(spec.environment),
                     ports=list(spec.ports),
-                    labels={**labels, **spec.marks, "astro.config-hash": spec.config_hash},
+                    labels={**marks, **spec.marks, labels.CONFIG_HASH: spec.config_hash},
                     host_config=host_config,
                     networking_config=networking,
                     stop_timeout=spec.stop_seconds if keep else None,

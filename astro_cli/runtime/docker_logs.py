@@ -10,13 +10,12 @@ import heapq
 import queue
 import struct
 import threading
-from collections import deque
 from typing import TYPE_CHECKING
 
 from astro_cli.domain.project_services import METRICS
 from astro_cli.domain.services import ONE_SHOT, hosted_by
 from astro_cli.foundation.errors import AstroError
-from astro_cli.runtime.engine import LogLine
+from astro_cli.runtime.engine import LogLine, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -44,23 +43,13 @@ def read(reader: EngineReader, containers: Mapping[str, str], query: LogQuery) -
             newest = max(newest, line.timestamp)
             yield line
 
-    yield from _last(past(), query.tail)
+    yield from last_lines(past(), query.tail)
     if query.follow and chosen:
         yield from _follow(reader, chosen, query, after=newest)
 
 
 def _may_hold(container: str, services: Iterable[str]) -> bool:
     return container in services or (container == "airflow" and bool(_AIRFLOW_NAMES.intersection(services)))
-
-
-def _last(lines: Iterable[LogLine], count: int | None) -> Iterable[LogLine]:
-    """The last `count` lines of each service, still in order of time."""
-    if count is None:
-        return lines
-    kept: dict[str, deque[LogLine]] = {}
-    for line in lines:
-        kept.setdefault(line.service, deque(maxlen=count)).append(line)
-    return heapq.merge(*kept.values(), key=lambda line: line.timestamp)
 
 
 def _follow(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from astro_cli.domain import airflow
 from astro_cli.domain.project_services import HOSTED, fill, own_words
+from astro_cli.domain.services import ServiceStatus
 from astro_cli.foundation import labels
 from astro_cli.runtime import service_health
-from astro_cli.runtime.engine import ServiceStatus
 from astro_cli.runtime.plan import ContainerSpec, Mount, PrivateFile
 from astro_cli.runtime.stand_in_config import config, redis_options
 

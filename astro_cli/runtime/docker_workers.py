@@ -16,9 +16,8 @@ from astro_cli.runtime.plan import ContainerSpec, PrivateFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from astro_cli.domain.services import Stack
+    from astro_cli.domain.services import ServiceStatus, Stack
     from astro_cli.domain.workers import WorkerGroup
-    from astro_cli.runtime.engine import ServiceStatus
 
 RUN_DIR = "/run/astro"
 EXEC = ("python", "/opt/astro/supervisor.py", "exec", RUN_DIR, "--")

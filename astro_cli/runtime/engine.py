@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from astro_cli.foundation.errors import AstroError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from astro_cli.domain.airflow import Site
     from astro_cli.domain.project import Project
-    from astro_cli.domain.services import Stack
+    from astro_cli.domain.services import ServiceStatus, Stack
     from astro_cli.runtime.endpoint import EngineInfo
 
 
@@ -67,39 +68,6 @@ class PrepareOptions:
 
 
 @dataclass(frozen=True)
-class ServiceStatus:
-    """One service as it is now.
-
-    Attributes:
-        state: `running`, `starting`, `backoff` (died, will be tried again), `stopped` or `missing`.
-        health: `healthy`, `unhealthy`, `starting`, or None when the service is not up.
-        started_at: seconds since the epoch, or None.
-        memory: proportional set size in bytes, or None where it cannot be read.
-        restarts: how often it was started again after it died.
-        exit_code: of its last death; negative for a signal, as in `subprocess`.
-        out_of_memory: its last death was the kernel's out-of-memory killer.
-        ports: of this machine's loopback, on which it can be reached.
-        group: of a Celery worker.
-    """
-
-    name: str
-    state: str
-    health: str | None = None
-    started_at: float | None = None
-    memory: int | None = None
-    restarts: int = 0
-    exit_code: int | None = None
-    out_of_memory: bool = False
-    ports: tuple[int, ...] = ()
-    group: str | None = None
-
-    @property
-    def died(self) -> bool:
-        """Whether it has ended on its own, even if it is being tried again."""
-        return self.exit_code is not None and self.state in ("backoff", "stopped", "starting")
-
-
-@dataclass(frozen=True)
 class SandboxStatus:
     """One sandbox as the engine sees it.
 
@@ -149,6 +117,16 @@ class LogLine:
     timestamp: str
     service: str
     text: str
+
+
+def last_lines(lines: Iterable[LogLine], count: int | None) -> Iterable[LogLine]:
+    """The last `count` lines of each service, in order of time; None: every line, as it comes."""
+    if count is None:
+        return lines
+    kept: dict[str, deque[LogLine]] = {}
+    for line in lines:
+        kept.setdefault(line.service, deque(maxlen=count)).append(line)
+    return sorted((line for some in kept.values() for line in some), key=lambda line: line.timestamp)
 
 
 @dataclass(frozen=True)

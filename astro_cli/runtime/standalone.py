@@ -22,20 +22,13 @@ import astro_cli
 from astro_cli.domain import airflow
 from astro_cli.domain.image import dockerfile_version, images_folder
 from astro_cli.domain.project_services import WAREHOUSE
-from astro_cli.domain.services import SERVICES, hosted_by
+from astro_cli.domain.services import SERVICES, ServiceStatus, hosted_by
 from astro_cli.foundation import ports, process
 from astro_cli.foundation.errors import AstroError, ProjectError, UsageError
 from astro_cli.foundation.paths import make_private_dir, read_json, sandbox_dir, state_dir, write_atomic
 from astro_cli.runtime import service_health, standalone_logs, standalone_services
 from astro_cli.runtime.endpoint import EngineInfo
-from astro_cli.runtime.engine import (
-    NEW_DATABASE,
-    Change,
-    Environment,
-    PortTakenError,
-    SandboxStatus,
-    ServiceStatus,
-)
+from astro_cli.runtime.engine import NEW_DATABASE, Change, Environment, PortTakenError, SandboxStatus
 from astro_cli.runtime.supervised import service_status
 from astro_cli.runtime.venv import (
     COMPLETE,
@@ -445,26 +438,13 @@ def _marks(stack: Stack, environment: Environment, config_hash: str) -> dict[str
 
 def _check_database(folder: Path, environment: Environment) -> None:
     made_by = read_json(folder / "database.json")
-    if not (folder / "database").exists() or not made_by:
-        return
-    if made_by.get("postgres") != POSTGRES_MAJOR:
-        raise ProjectError(
-            f"the sandbox's database was made by Postgres {made_by.get('postgres')}, this astro runs Postgres "
-            f"{POSTGRES_MAJOR}",
-            hint="use the astro that made it, or delete the sandbox's data with `astro airflow kill`",
+    if (folder / "database").exists() and made_by:
+        airflow.check_database(
+            made_by.get("postgres"),
+            str(made_by.get("airflow", "0")),
+            postgres_major=POSTGRES_MAJOR,
+            airflow_version=environment.airflow_version,
         )
-    made, now = str(made_by.get("airflow", "0")), environment.airflow_version
-    if _version(made) > _version(now):
-        raise ProjectError(
-            f"the sandbox's database was made by Airflow {made}, the project now has Airflow {now}: "
-            "a database cannot go back",
-            hint="raise the version in the Dockerfile's FROM line, or delete the sandbox's data with "
-            "`astro airflow kill`",
-        )
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _digest(parts: list[str]) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from datetime import datetime
 from typing import IO, TYPE_CHECKING
 
-from astro_cli.runtime.engine import LogLine
+from astro_cli.runtime.engine import LogLine, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +28,7 @@ def read(log: Path, query: LogQuery, is_running: Callable[[], bool]) -> Iterator
     with _Tail(log) as tail:  # opened before the older ones are read: nothing falls between
         past = _chosen(_parsed(line for path in older for line in _lines(path)), query)
         present = _chosen(_parsed(tail.lines()), query)
-        yield from _last((line for part in (past, present) for line in part), query.tail)
+        yield from last_lines((line for part in (past, present) for line in part), query.tail)
         if not query.follow:
             return
         while True:
@@ -113,13 +112,3 @@ def _chosen(lines: Iterable[LogLine], query: LogQuery) -> Iterator[LogLine]:
 
 def _epoch(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp() if timestamp else 0.0
-
-
-def _last(lines: Iterable[LogLine], count: int | None) -> Iterable[LogLine]:
-    """The last `count` lines of each service, in order of time."""
-    if count is None:
-        return lines
-    kept: dict[str, deque[LogLine]] = {}
-    for line in lines:
-        kept.setdefault(line.service, deque(maxlen=count)).append(line)
-    return sorted((line for some in kept.values() for line in some), key=lambda line: line.timestamp)

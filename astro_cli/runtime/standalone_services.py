@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from astro_cli.domain.project_services import PlacedService
-    from astro_cli.domain.services import Stack
-    from astro_cli.runtime.engine import Report, ServiceStatus
+    from astro_cli.domain.services import ServiceStatus, Stack
+    from astro_cli.runtime.engine import Report
     from astro_cli.runtime.venv import Workshop
 
 STAND_INS = Path(astro_cli.__file__).parent / "runtime/inside/standins"

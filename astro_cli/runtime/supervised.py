@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any
 
-from astro_cli.runtime.engine import ServiceStatus
+from astro_cli.domain.services import ServiceStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

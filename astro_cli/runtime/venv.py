@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import astro_cli
 from astro_cli.foundation import process
@@ -185,13 +185,25 @@ class Workshop:
         """The packages of an environment, as `uv pip freeze` writes them."""
         return self.uv(["pip", "freeze", "--python", str(environment / "bin/python")], report).lines
 
-    def ruff(self, arguments: Sequence[str], report: Report) -> None:
-        """Run the newest ruff.
+    def ruff(self, rules: str, paths: Sequence[Path], report: Report) -> list[dict[str, Any]]:
+        """What the newest ruff finds in files and folders, as in its JSON; the user's own settings do not count.
+
+        Args:
+            rules: separated by commas, as for its `--select`.
 
         Raises:
             AstroError: it cannot be had, or fails.
         """
-        self.uv(["tool", "run", "--quiet", "ruff", *arguments], report)
+        if not paths:
+            return []  # it would take the folder that we are in
+        with tempfile.TemporaryDirectory() as name:
+            told, arguments = Path(name, "ruff.json"), Path(name, "paths")
+            arguments.write_text("\n".join(map(str, paths)), encoding="utf-8")
+            options = ("--isolated", "--no-cache", "--exit-zero", "--preview", "--select", rules)
+            output = ("--output-format", "json", "--output-file", str(told))
+            self.uv(["tool", "run", "--quiet", "ruff", "check", *options, *output, f"@{arguments}"], report)
+            found: list[dict[str, Any]] = json.loads(told.read_text(encoding="utf-8"))
+        return found
 
     def _install_airflow(self, folder: Path, inputs: Inputs, report: Report) -> Path:
         interpreter = self.interpreters(inputs.python)[0]
@@ -210,7 +222,7 @@ class Workshop:
         self, python: Path, constraints: Path, requirements: Path, report: Report
     ) -> None:
         """As the engine image's `install-requirements` does it, by that very program."""
-        uv = self._uv_program()
+        uv = uv_program(self._environ)
         env = {
             **self._uv_environment(),
             "ASTRO_PYTHON": str(python),
@@ -239,7 +251,7 @@ class Workshop:
         if wanted:
             return (wanted,)
         listed = process.run(
-            [str(self._uv_program()), "python", "list", "--only-installed", "--output-format", "json"],
+            [str(uv_program(self._environ)), "python", "list", "--only-installed", "--output-format", "json"],
             env={**self._uv_environment(), "UV_NO_CONFIG": "1"},
         )
         found: dict[tuple[int, ...], str] = {}
@@ -412,7 +424,7 @@ class Workshop:
             AstroError: it failed otherwise; what it said is in `details`.
         """
         done = process.run(
-            [str(self._uv_program()), *arguments], env=self._uv_environment(), on_line=report.detail
+            [str(uv_program(self._environ)), *arguments], env=self._uv_environment(), on_line=report.detail
         )
         if done.code == 0:
             return done
@@ -442,16 +454,22 @@ class Workshop:
     def _uv_environment(self) -> dict[str, str]:
         return {**clean_environment(self._environ), "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
 
-    def _uv_program(self) -> Path:
-        try:
-            from uv import find_uv_bin
 
-            return Path(find_uv_bin())
-        except (ImportError, FileNotFoundError):
-            found = shutil.which("uv", path=self._environ.get("PATH"))
-        if found is None:
-            raise EngineError("the program `uv` was not found", hint="install it: https://docs.astral.sh/uv")
-        return Path(found)
+def uv_program(environ: Mapping[str, str]) -> Path:
+    """uv of astro's own environment, or where that has none, of the user's PATH.
+
+    Raises:
+        EngineError: there is none.
+    """
+    try:
+        from uv import find_uv_bin
+
+        return Path(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv", path=environ.get("PATH"))
+    if found is None:
+        raise EngineError("the program `uv` was not found", hint="install it: https://docs.astral.sh/uv")
+    return Path(found)
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -31,6 +31,7 @@ from astro_cli.workflows.runs import (
     start_run,
     tasks_of,
 )
+from astro_cli.workflows.service_ports import taken_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -104,7 +105,7 @@ def debug_task(
     """
     _check(api, request)
     if not ports.is_free(request.port):
-        raise _port_error(engine, request.port)
+        raise taken_error(engine, request.port, "--port")
     run_id = request.run_id or f"debug__{datetime.now(timezone.utc).isoformat(timespec='milliseconds')}"
     session = _Session(engine, sandbox_id, request, run_id)
     run: Run | None = None
@@ -129,7 +130,7 @@ def debug_task(
             assert run is not None
             return _wait_for_end(api, run, request.task_id, map_index)
     except PortTakenError as exc:
-        raise _port_error(engine, request.port) from exc
+        raise taken_error(engine, request.port, "--port") from exc
     except KeyboardInterrupt as exc:
         raise _interruption(request, run) from exc
 
@@ -248,15 +249,6 @@ def _wait_for_end(api: AirflowApi, run: Run, task_id: str, map_index: int) -> Ta
             hint=f"see `astro airflow tasks {run.dag_id} {run.run_id}`",
         )
     return instance
-
-
-def _port_error(engine: Engine, port: int) -> AstroError:
-    holder = engine.port_holder(port) or ports.holder(port) or "another program"
-    other = ports.next_free(port + 1) or "PORT"
-    return AstroError(
-        f"port {port} is already in use by {holder}",
-        hint=f"stop it, or choose another port: `--port {other}`",
-    )
 
 
 def _interruption(request: DebugRequest, run: Run | None) -> Interrupted:

@@ -31,6 +31,7 @@ from astro_cli.domain.envfile import load_env
 from astro_cli.domain.host_settings import host_settings
 from astro_cli.domain.objects import load_objects
 from astro_cli.domain.project import locate, read_project
+from astro_cli.domain.services import DEFAULT_PORT
 from astro_cli.domain.settings import load_settings
 from astro_cli.domain.state import SandboxState
 from astro_cli.foundation import paths, ports, process
@@ -176,9 +177,8 @@ def _engine(place: Place) -> Iterator[Finding]:
         reader = place.reader()
         info = reader.info()
     except EngineError as exc:
-        standalone = shutil.which("uv", path=place.environ.get("PATH")) or sys.version_info >= (3, 10)
         hint = exc.hint or ""
-        if standalone and load_settings(place.environ, project_root=None).text("sandbox.engine") != "docker":
+        if load_settings(place.environ, project_root=None).text("sandbox.engine") != "docker":
             yield Finding("engine", "warning", f"{exc.message}; sandboxes run as local processes", hint)
         else:
             yield Finding("engine", "problem", exc.message, hint, exc.exit_code)
@@ -279,7 +279,7 @@ def _ports(place: Place) -> Iterator[Finding]:
     if place.root is not None:
         state = SandboxState(place.root)
         remembered = state.get("port") if state.known_id else None
-    port = wanted or (remembered if isinstance(remembered, int) else 8080)
+    port = wanted or (remembered if isinstance(remembered, int) else DEFAULT_PORT)
     if ports.is_free(port):
         yield Finding("ports", "ok", f"port {port} is free")
         return
@@ -335,12 +335,12 @@ def _network(place: Place) -> Iterator[Finding]:
 
 def _default_index(place: Place) -> Finding:
     """Only uv knows where it looks when nobody told it, so uv is asked for a package, and installs nothing."""
-    from uv import find_uv_bin
+    from astro_cli.runtime.venv import uv_program
 
     words = ("pip", "install", "--dry-run", "--no-deps", "--no-cache", "--quiet")
     environ = {**place.environ, "UV_HTTP_TIMEOUT": f"{ANSWER_SECONDS:.0f}", "UV_HTTP_RETRIES": "0"}
     with tempfile.TemporaryDirectory() as folder:
-        done = process.run([find_uv_bin(), *words, "--target", folder, "pip"], env=environ)
+        done = process.run([str(uv_program(place.environ)), *words, "--target", folder, "pip"], env=environ)
     if done.code == 0:
         return Finding("package index", "ok", "uv's default package index answers")
     reason = done.lines[-1].strip() if done.lines else f"uv ended with {done.code}"

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.deploy.edge.machine import Machine
-    from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.stack import Names
     from astro_cli.deploy.swarm.target import SwarmTarget
     from astro_cli.domain.deployments import Deployment, Host
     from astro_cli.domain.edge import EdgeGroup
     from astro_cli.domain.releases import Release
+    from astro_cli.domain.repository import Credentials
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.engine import Report
 

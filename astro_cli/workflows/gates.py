@@ -136,7 +136,7 @@ class Gates:
     @contextmanager
     def _container(self, spec: ContainerSpec, network: str) -> Iterator[str]:
         container = self._api.create_container(
-            spec, name=f"{network}-{spec.name}", network=network, labels={labels.KIND: "gate"}
+            spec, name=f"{network}-{spec.name}", network=network, marks={labels.KIND: "gate"}
         )
         try:
             yield container

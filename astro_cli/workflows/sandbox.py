@@ -31,7 +31,7 @@ from astro_cli.domain.project_services import (
     read_services,
     task_environment,
 )
-from astro_cli.domain.services import build_stack
+from astro_cli.domain.services import DEFAULT_PORT, build_stack
 from astro_cli.domain.snapshots import key_id
 from astro_cli.domain.state import SandboxState
 from astro_cli.domain.workers import DEFAULT_QUEUE, read_workers, written_counts
@@ -47,6 +47,7 @@ from astro_cli.runtime.engine import (
     PrepareOptions,
 )
 from astro_cli.workflows import service_ports
+from astro_cli.workflows.objects_sync import import_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,11 +55,11 @@ if TYPE_CHECKING:
 
     from astro_cli.domain.project import Project
     from astro_cli.domain.project_services import PlacedService, ProjectService
-    from astro_cli.domain.services import Stack
+    from astro_cli.domain.services import ServiceStatus, Stack
     from astro_cli.domain.settings import Settings
     from astro_cli.domain.snapshots import Snapshot
     from astro_cli.domain.workers import WorkerGroup
-    from astro_cli.runtime.engine import Engine, Report, SandboxStatus, ServiceStatus
+    from astro_cli.runtime.engine import Engine, Report, SandboxStatus
 
 ON = "on"
 """Of the setting `sandbox.metrics`."""
@@ -544,7 +545,7 @@ class Sandbox:
         if running is not None:
             return running
         remembered = self.state.get("port")
-        first = remembered if isinstance(remembered, int) else 8080
+        first = remembered if isinstance(remembered, int) else DEFAULT_PORT
         port = ports.next_free(max(first, refused + 1))
         if port is None:
             raise AstroError(f"no free port was found from {first} upwards", hint="choose one with --port")
@@ -558,14 +559,10 @@ class Sandbox:
             raise self._port_error(wanted, "--expose-db")
 
     def _port_error(self, port: int, option: str = "--port") -> AstroError:
-        other = ports.next_free(port + 1) or "PORT"
-        return AstroError(
-            f"port {port} is already in use by {self._holder(port)}",
-            hint=f"stop it, or choose another port: `astro airflow start {option} {other}`",
-        )
+        return service_ports.taken_error(self._engine, port, f"astro airflow start {option}")
 
     def _holder(self, port: int) -> str:
-        return self._engine.port_holder(port) or ports.holder(port) or "another program"
+        return service_ports.holder_of(self._engine, port)
 
     def _wait_until_healthy(
         self,
@@ -655,8 +652,7 @@ class Sandbox:
             report.step("write connections, variables and pools")
             # Airflow answers nobody while the first task that starts makes it build its API for tasks.
             with AirflowApi(stack.url, seconds=60.0) as api:
-                for collection, entities in api_bodies(inputs.objects).items():
-                    api.upsert(collection, entities)
+                import_objects(api, inputs.objects)
         self.state.remember(objects=inputs.objects_hash)
 
 

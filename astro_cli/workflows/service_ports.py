@@ -1,4 +1,4 @@
-"""Finds the project's services their ports of this machine."""
+"""Finds the project's services their ports of this machine, and says who has one that is taken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from astro_cli.domain.project_services import ProjectService
-    from astro_cli.runtime.engine import Report, SandboxStatus
+    from astro_cli.runtime.engine import Engine, Report, SandboxStatus
 
 Remembered = dict[str, int]
 """Ports of earlier starts: `s3:4566`, the service and its port inside, to the port of this machine."""
@@ -98,6 +98,24 @@ def port_error(service: ProjectService, port: int, holder: str) -> AstroError:
     return service.error(
         f"port {port} of the service {service.name} is already in use by {holder}",
         hint="stop it, or write another port; without one the next free one is taken",
+    )
+
+
+def holder_of(engine: Engine, port: int) -> str:
+    """Who has a port of this machine, in words."""
+    return engine.port_holder(port) or ports.holder(port) or "another program"
+
+
+def taken_error(engine: Engine, port: int, option: str) -> AstroError:
+    """A port that the user asks for is somebody else's.
+
+    Args:
+        option: what to type before another port.
+    """
+    other = ports.next_free(port + 1) or "PORT"
+    return AstroError(
+        f"port {port} is already in use by {holder_of(engine, port)}",
+        hint=f"stop it, or choose another port: `{option} {other}`",
     )
 
 

@@ -5,7 +5,6 @@ The same is done with the present version first, in the same way: what fails wit
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -125,7 +124,7 @@ class UpgradeTest:
                 if options.test:
                     report.step(f"run {len(parsed_then.dag_ids)} DAGs with Airflow {then}")
                     tests = other.test(database, parsed_then.dag_ids, options.mark_success)
-            findings, findings_missing = self._findings(server.folder, report)
+            findings, findings_missing = self._findings(report)
         return UpgradeReport(
             project=self._project.name,
             now=now,
@@ -275,20 +274,15 @@ class UpgradeTest:
 
     # ruff
 
-    def _findings(self, scratch: Path, report: Report) -> tuple[tuple[Finding, ...] | None, str]:
+    def _findings(self, report: Report) -> tuple[tuple[Finding, ...] | None, str]:
         """What ruff's rules for Airflow say of the project, or None and why it could not be run."""
         report.step("look for outdated idioms with ruff")
         root = self._project.root
-        told = scratch / "ruff.json"
-        options = ("--isolated", "--no-cache", "--exit-zero", "--preview", "--select", "AIR")
-        folders = [str(root / name) for name in airflow.PROJECT_FOLDERS if (root / name).is_dir()]
+        folders = [root / name for name in airflow.PROJECT_FOLDERS if (root / name).is_dir()]
         try:
-            self._workshop.ruff(
-                ["check", *options, "--output-format", "json", "--output-file", str(told), *folders], report
-            )
+            return read_findings(self._workshop.ruff("AIR", folders, report), str(root)), ""
         except AstroError as exc:
             return None, exc.message
-        return read_findings(json.loads(told.read_text(encoding="utf-8")), str(root)), ""
 
 
 def _check_version(now: str, then: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,17 +109,8 @@ def _same(old: Old, place: Place) -> bool:
 
 
 def _ruff(root: Path, files: list[Path], environ: Mapping[str, str], report: Report) -> Iterator[Old]:
-    if not files:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "ruff.json")
-        options = ("--isolated", "--no-cache", "--exit-zero", "--preview", "--select", "AIR003,AIR3")
-        output = ("--output-format", "json", "--output-file", str(told))
-        arguments = Path(folder, "files")
-        arguments.write_text("\n".join(map(str, files)), encoding="utf-8")
-        Workshop(environ, images_folder()).ruff(["check", *options, *output, f"@{arguments}"], report)
-        findings = read_findings(json.loads(told.read_text(encoding="utf-8")), str(root))
-    for one in findings:
+    workshop = Workshop(environ, images_folder())
+    for one in read_findings(workshop.ruff("AIR003,AIR3", files, report), str(root)):
         if one.rule.startswith("AIR"):  # a syntax error is told already
             breaks = one.rule.startswith("AIR3") and one.rule < _STYLE
             yield Old(one.file, one.line, one.rule, one.message, one.fix, breaks)

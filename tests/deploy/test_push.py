@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from astro_cli.deploy.push import image_tags, push
-from astro_cli.deploy.registry import Credentials
+from astro_cli.domain.repository import Credentials
 from astro_cli.foundation.errors import TargetError
 from astro_cli.runtime.docker_api import DockerApi
 from astro_cli.runtime.endpoint import Endpoint

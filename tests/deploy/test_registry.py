@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from astro_cli.deploy.registry import Credentials, Registry, find_credentials, parse_repository
+from astro_cli.deploy.registry import Manifest, Registry, find_credentials
+from astro_cli.domain.repository import IDENTITY_TOKEN, Credentials, parse_repository
 from astro_cli.foundation.errors import TargetError, UsageError
 from tests.deploy.fakes import TOO_LARGE, FakeClock, RefusingServer, refusal
 from tests.deploy.registry_server import PASSWORD, USER, RegistryServer
@@ -41,6 +42,8 @@ def test_a_repository_is_split_the_way_docker_does():
     assert parse_repository("registry.example:5000/team/proj") == ("registry.example:5000", "team/proj")
     assert parse_repository("localhost/proj") == ("localhost", "proj")
     assert parse_repository("team/proj") == ("docker.io", "team/proj")
+    assert parse_repository("team/proj").url == "https://registry-1.docker.io"
+    assert parse_repository("registry.example:5000/team/proj").url == "https://registry.example:5000"
     for wrong in ("registry.example/Team", "registry.example/team:tag", "", "registry.example/"):
         with pytest.raises(UsageError, match="not a repository's name"):
             parse_repository(wrong)
@@ -51,6 +54,11 @@ def test_a_repository_is_split_the_way_docker_does():
 
 def test_the_password_of_a_login_is_never_shown():
     assert "pass1" not in repr(Credentials("alice", "pass1"))
+
+
+def test_an_engine_is_told_of_an_identity_token_in_its_own_words():
+    assert Credentials("alice", "pass1").for_engine == {"username": "alice", "password": "pass1"}
+    assert Credentials(IDENTITY_TOKEN, "t0ken").for_engine == {"identitytoken": "t0ken"}
 
 
 def test_a_login_kept_in_the_file_is_found_by_the_registry_and_no_other(tmp_path):
@@ -141,26 +149,18 @@ def test_what_is_put_into_a_registry_comes_out_again(tmp_path, kind):
         login = Credentials(USER, PASSWORD) if kind in ("password", "tokens") else None
         with Registry(server.host, login, environ=environ) as registry:
             assert registry.manifest("team/x", "one") is None
-            assert registry.digest("team/x", "one") is None
-            assert registry.tags("team/x") == ()
             content = manifest(registry, "team/x", b"data")
             digest = registry.put_manifest("team/x", "one", content)
             assert digest == "sha256:" + hashlib.sha256(content).hexdigest()
-            assert registry.digest("team/x", "one") == digest
-            found = registry.manifest("team/x", digest)
-            assert found is not None
-            assert found.content == content
-            assert registry.blob("team/x", found.body["layers"][0]["digest"]) == b"data"
-            assert registry.tags("team/x") == ("one",)
+            for reference in ("one", digest):
+                assert registry.manifest("team/x", reference) == Manifest(digest, content)
 
 
-def test_a_blob_is_sent_once_and_another_repository_mounts_it(tmp_path):
+def test_a_blob_is_sent_once(tmp_path):
     with RegistryServer(tmp_path) as server, Registry(server.host, None, environ={}) as registry:
         registry.put_blob("team/x", b"data" * 1000)
         registry.put_blob("team/x", b"data" * 1000)
-        registry.put_blob("team/y", b"data" * 1000, mount_from="team/x")
         assert len(server.requests("PUT")) == 1
-        assert registry.has_blob("team/y", "sha256:" + hashlib.sha256(b"data" * 1000).hexdigest())
 
 
 def test_tokens_are_asked_for_with_no_more_rights_than_needed(tmp_path):
@@ -168,7 +168,7 @@ def test_tokens_are_asked_for_with_no_more_rights_than_needed(tmp_path):
         RegistryServer(tmp_path, tokens=True) as server,
         Registry(server.host, Credentials(USER, PASSWORD), environ={}) as registry,
     ):
-        registry.digest("team/x", "one")
+        registry.manifest("team/x", "one")
         assert server.token_scopes == ["repository:team/x:pull"]
         registry.put_blob("team/x", b"data")
         assert server.token_scopes == ["repository:team/x:pull", "repository:team/x:pull,push"]
@@ -245,7 +245,7 @@ def test_a_registry_that_comes_back_within_the_tries_gets_the_blob(tmp_path):
             server.stop()
             digest = registry.put_blob("team/x", b"two")
             assert len(clock.slept) == 2
-            assert registry.blob("team/x", digest) == b"two"
+            assert registry.has_blob("team/x", digest)
 
 
 def test_a_registry_that_stays_down_is_said_after_the_last_try(tmp_path):
@@ -290,13 +290,14 @@ def test_a_registry_that_answers_with_its_own_trouble_is_tried_again(tmp_path):
     assert clock.slept == [9.0, 9.0, 9.0]
 
 
-def test_a_changed_blob_is_refused(tmp_path):
+def test_a_changed_manifest_is_refused(tmp_path):
     with RegistryServer(tmp_path) as server, Registry(server.host, None, environ={}) as registry:
-        digest = registry.put_blob("team/x", b"data")
-        (stored,) = (server.data / "docker/registry/v2/blobs/sha256").glob("*/*/data")
-        stored.write_bytes(b"evil")
-        with pytest.raises(TargetError, match="sent something else"):
-            registry.blob("team/x", digest)
+        digest = registry.put_manifest("team/x", "one", manifest(registry, "team/x", b"data"))
+        name = digest.removeprefix("sha256:")
+        (stored,) = (server.data / "docker/registry/v2/blobs/sha256").glob(f"*/{name}/data")
+        stored.write_bytes(stored.read_bytes().replace(b"octet-stream", b"octet-dreams"))
+        with pytest.raises(TargetError, match="sent something else than the manifest"):
+            registry.manifest("team/x", digest)
 
 
 def test_a_full_disk_of_the_registry_is_said(tmp_path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from astro_cli.domain.diagnosis import describe_death, suggest_fix
-from astro_cli.runtime.engine import ServiceStatus
+from astro_cli.domain.services import ServiceStatus
 
 
 def dead(**changes: object) -> ServiceStatus:

@@ -15,6 +15,7 @@ from typing import IO
 
 import pytest
 
+from astro_cli.domain.services import ServiceStatus
 from astro_cli.domain.snapshots import (
     BEFORE_IMPORT,
     BEFORE_KILL,
@@ -39,7 +40,6 @@ from astro_cli.domain.state import SandboxState
 from astro_cli.foundation.errors import AstroError, UsageError
 from astro_cli.runtime import snapshot_file
 from astro_cli.runtime.database import Database
-from astro_cli.runtime.engine import ServiceStatus
 from astro_cli.runtime.inside import migrations
 from astro_cli.workflows.snapshot_workflow import Snapshots
 from tests.fakes import FakeEngine, SilentReport, healthy_services

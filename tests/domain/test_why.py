@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from astro_cli.domain.dagrun import Dag, Dependency, ImportFault, PoolUse, Run, Task
+from astro_cli.domain.services import ServiceStatus
 from astro_cli.domain.why import Snapshot, explain
-from astro_cli.runtime.engine import ServiceStatus
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 HEALTHY = dict.fromkeys(("metadatabase", "scheduler", "triggerer", "dag_processor"), "healthy")

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from astro_cli.domain.project import Project
-from astro_cli.domain.services import Stack
+from astro_cli.domain.services import ServiceStatus, Stack
 from astro_cli.domain.settings import load_settings
 from astro_cli.domain.workers import WorkerGroup, member_number, read_workers, wanted_counts, written_counts
 from astro_cli.foundation.errors import ProjectError, UsageError
 from astro_cli.runtime.docker_workers import containers
-from astro_cli.runtime.engine import ServiceStatus
 from astro_cli.runtime.plan import ContainerSpec
 from astro_cli.workflows.sandbox import Sandbox, StartOptions
 from tests.fakes import FakeEngine, SilentReport

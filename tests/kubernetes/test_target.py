@@ -11,7 +11,9 @@ from astro_cli.deploy.kubernetes.api import KubernetesApi
 from astro_cli.deploy.kubernetes.lock import LeaseStore
 from astro_cli.deploy.kubernetes.target import KubernetesTarget, RegistryDoor
 from astro_cli.deploy.lock import HeldLock, Holder, hold_lock, this_machine
-from astro_cli.foundation.errors import AstroError, LockedError, TargetError
+from astro_cli.deploy.target import Secrets
+from astro_cli.domain.repository import IDENTITY_TOKEN, Credentials, parse_repository
+from astro_cli.foundation.errors import AstroError, LockedError, TargetError, UsageError
 from tests.kubernetes.fakes import FakeCluster
 from tests.kubernetes.rendered import NAMES, PLAIN
 
@@ -25,8 +27,9 @@ def door(cluster: FakeCluster) -> KubernetesApi:
     return KubernetesApi(cluster, "shop", "Kubernetes")
 
 
-def target(cluster: FakeCluster) -> KubernetesTarget:
-    registry = RegistryDoor("r.example/shop", None, cast("Any", None), cast("Any", None))
+def target(cluster: FakeCluster, login: Credentials | None = None) -> KubernetesTarget:
+    repository = parse_repository("r.example/shop")
+    registry = RegistryDoor(repository, login, cast("Any", None), cast("Any", None))
     return KubernetesTarget(door(cluster), NAMES, PLAIN, registry)
 
 
@@ -150,3 +153,10 @@ def test_a_lease_of_somebody_elses_is_no_lock_of_ours():
         hold_lock(locks(cluster), "astro deploy", 0).__enter__()
 
     assert not [asked for asked in cluster.asked if asked.startswith("DELETE")]
+
+
+def test_an_identity_token_is_no_login_with_which_nodes_could_pull():
+    cluster = FakeCluster()
+    with pytest.raises(UsageError, match=r"the login for r\.example is an identity token"):
+        target(cluster, Credentials(IDENTITY_TOKEN, "secret"))._ensure_registry_login(Secrets())
+    assert not [asked for asked in cluster.asked if not asked.startswith("GET")]

@@ -13,7 +13,7 @@ from astro_cli.domain.host_settings import HostSettings
 from astro_cli.foundation.errors import AstroError, EngineError, ProjectError
 from astro_cli.runtime import build as building
 from astro_cli.runtime.build import BuildEvent, BuildRequest
-from astro_cli.runtime.buildkit import Log, Status, Vertex, decode_trace
+from astro_cli.runtime.buildkit import Log, Vertex, decode_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +134,6 @@ def test_a_trace_is_decoded_and_unknown_fields_are_skipped() -> None:
     decoded = decode_trace(step + status + log("d", "é") + entry(9, 1))
 
     assert decoded.vertexes == (Vertex("d", "step", True, 100.0, 102.5),)
-    assert decoded.statuses == (Status("d", "layer", 300, 70_000),)
     assert decoded.logs == (Log("d", "é".encode()),)
 
 

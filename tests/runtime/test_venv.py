@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
-from astro_cli.runtime.venv import Inputs, clean_environment, missing_packages, requirement_lines
+from astro_cli.foundation.errors import EngineError
+from astro_cli.runtime.venv import Inputs, clean_environment, missing_packages, requirement_lines, uv_program
 
 
 @pytest.fixture
@@ -76,3 +79,18 @@ def test_a_project_without_system_packages_misses_none(tmp_path: Path):
     assert missing_packages(path) == ()
     path.write_text("# none\n")
     assert missing_packages(path) == ()
+
+
+def test_uv_is_our_own_or_that_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    users = tmp_path / "uv"
+    users.write_text("#!/bin/sh\n")
+    users.chmod(0o755)
+    environ = {"PATH": str(tmp_path)}
+    assert uv_program(environ) == Path(find_uv_bin())
+
+    monkeypatch.setitem(sys.modules, "uv", None)  # as where the package is not installed
+    assert uv_program(environ) == users
+
+    users.unlink()
+    with pytest.raises(EngineError, match="`uv` was not found"):
+        uv_program(environ)

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -52,6 +53,14 @@ def test_an_engine_that_hangs_costs_seconds_and_not_the_other_checks(project: Pa
     assert time.monotonic() - began < 30
     told = {(each.check, each.level) for each in found}
     assert {("astro", "ok"), ("project", "ok"), ("permissions", "ok"), ("engine", "problem")} <= told
+
+
+@pytest.mark.parametrize(("chosen", "level"), [({}, "warning"), ({"ASTRO_ENGINE": "docker"}, "problem")])
+def test_no_engine_is_a_problem_only_where_docker_is_insisted_on(
+    project: Path, tmp_path: Path, chosen: dict[str, str], level: str
+):
+    environ = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/none.sock", **chosen}
+    assert look(Place(environ, project), "engine")["engine"].level == level
 
 
 def test_a_check_that_breaks_is_a_finding(project: Path):
@@ -145,6 +154,22 @@ def test_a_missing_certificate_and_proxies_that_differ_are_told(project: Path):
     levels = {each.check: each.level for each in found}
     assert levels == {"certificates": "problem", "proxy": "warning", "package index": "warning"}
     assert "canary-index" not in str(found)
+
+
+def test_without_a_uv_of_our_own_the_users_is_asked_for_the_package_index(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    users = tmp_path / "bin/uv"
+    users.parent.mkdir()
+    users.write_text("#!/bin/sh\n")
+    users.chmod(0o755)
+    monkeypatch.setitem(sys.modules, "uv", None)
+
+    found = examine(
+        Place({"PATH": str(users.parent)}, project), [check for check in CHECKS if check[0] == "network"]
+    )
+
+    assert ("package index", "ok") in {(each.check, each.level) for each in found}
 
 
 def test_fix_makes_secret_files_private_and_nothing_else(project: Path, monkeypatch: pytest.MonkeyPatch):

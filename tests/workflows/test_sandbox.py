@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from astro_cli.domain.project import Project
-from astro_cli.domain.services import Stack
+from astro_cli.domain.services import ServiceStatus, Stack
 from astro_cli.domain.settings import load_settings
 from astro_cli.foundation.errors import AstroError, Interrupted, LockedError, ProjectError, UnhealthyError
-from astro_cli.runtime.engine import Change, LogLine, PortTakenError, ServiceStatus
+from astro_cli.runtime.engine import Change, LogLine, PortTakenError
 from astro_cli.workflows.sandbox import Sandbox, StartOptions
 from tests.fakes import FakeAirflow, FakeEngine, SilentReport, airflow_answers, healthy_services, serve
 from tests.free_port import free_port

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from astro_cli.domain.project_services import ProjectService
+from astro_cli.domain.services import ServiceStatus
 from astro_cli.foundation.errors import ProjectError
-from astro_cli.runtime.engine import SandboxStatus, ServiceStatus
+from astro_cli.runtime.engine import SandboxStatus
 from astro_cli.workflows.service_ports import Ports, remembered
 from tests.fakes import SilentReport
 

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from astro_cli.cli import build_app
-from astro_cli.runtime.engine import SandboxStatus, ServiceStatus
+from astro_cli.domain.services import ServiceStatus
+from astro_cli.runtime.engine import SandboxStatus
 from astro_cli.workflows.top import Reading, as_lines, read
 from tests.fake_runs import FakeRuns, dag_body
 from tests.fakes import FakeAirflow, serve

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 from astro_cli.deploy.transfer import transfer
 from astro_cli.foundation import labels
-from astro_cli.foundation.errors import TargetError
 from astro_cli.runtime.docker_api import RefusedError
 from astro_cli.runtime.docker_logs import unframe
 from astro_cli.runtime.engine_http import EngineReader, NotFound
 
 if TYPE_CHECKING:
-    from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.ssh import SshConnection
     from astro_cli.deploy.stack import Names
     from astro_cli.deploy.swarm.api import SwarmApi
+    from astro_cli.domain.repository import Credentials
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.endpoint import Endpoint
     from astro_cli.runtime.engine import Report
@@ -102,22 +101,11 @@ class Machine:
         """
         with self._engine.reached():
             known = self._engine.api.image_id(reference)
-        if known is None:
-            report.step(f"pull on {self.where}")
-            login = None
-            if credentials is not None:
-                login = {"username": credentials.username, "password": credentials.password}
-            error = ""
-            with self._engine.reached():
-                for line in self._engine.api.pull(reference, login):
-                    error = str((line.get("errorDetail") or {}).get("message") or error)
-                known = self._engine.api.image_id(reference)
             if known is None:
-                raise TargetError(
-                    f"{self.where} cannot pull {reference}: {error}",
-                    hint="the engine there must reach the registry, and trust its certificate",
-                )
-        return known
+                report.step(f"pull on {self.where}")
+                self._engine.pull(reference, credentials)
+                known = self._engine.api.image_id(reference)
+        return known or reference
 
     def receive(self, image: str, source: DockerApi, report: Report) -> str:
         """Have an image of another engine there, through the connection; returns its id there."""
@@ -140,7 +128,7 @@ class Machine:
         with self._engine.reached():
             self._ensure_network()
             container = self._engine.api.create_container(
-                spec, name=name, network=self._names.of(NETWORK), labels={}, keep=True
+                spec, name=name, network=self._names.of(NETWORK), marks={}, keep=True
             )
             self._engine.api.start_container(container)
         return container

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy import stack
-from astro_cli.deploy.dag_bundle import bundle_environment
 from astro_cli.domain import airflow
 from astro_cli.domain.edge import release_of, worker_name
 from astro_cli.foundation import labels
@@ -32,21 +31,15 @@ COMPOSE_FILE, SECRETS_NAME = "compose.yaml", "secrets.json"
 ALIVE = ("starting", "running", "idle", "maintenance mode", "maintenance pending", "maintenance request")
 """States of a worker that has come to stay, in Airflow's words."""
 READY = ("running", "idle")
-_BUNDLES = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
 
 
 def worker_environment(names: stack.Names, release: Release) -> dict[str, str]:
     """Plain variables of a worker outside: those of the deployment, with everything behind its web address."""
     configuration = release.configuration
     url = configuration["publish"]["base_url"]
-    bundle = bundle_environment(stack.dags_tag(names, release), url=url)
-    bundles = json.loads(bundle[_BUNDLES])
-    bundles[0]["classpath"] = BUNDLE_CLASS
-    inside = stack.airflow_environment(names, release)
+    inside = stack.airflow_environment(names, release, {"url": url}, classpath=BUNDLE_CLASS)
     return {
         **{name: value for name, value in inside.items() if name not in airflow.NODE_NAMES},
-        **bundle,
-        _BUNDLES: json.dumps(bundles),
         **airflow.edge_worker_environment(url, configuration["drain"]),
     }
 

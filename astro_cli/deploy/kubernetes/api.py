@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Object = dict[str, Any]
 
 MANAGER = "astro"
-NOT_FOUND, CONFLICT, FORBIDDEN, UNAUTHORIZED, GONE = 404, 409, 403, 401, 410
+NOT_FOUND, CONFLICT, FORBIDDEN, UNAUTHORIZED = 404, 409, 403, 401
 SECONDS = (10.0, 60.0)
 """To connect, and for each answer."""
 _STDOUT, _STDERR, _ERROR, _RESIZE = 1, 2, 3, 4  # channels of exec's protocol

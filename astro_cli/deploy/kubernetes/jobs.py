@@ -6,7 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy.kubernetes import pod_state
-from astro_cli.deploy.kubernetes.pods import cluster_error, lines_of, try_pod
+from astro_cli.deploy.kubernetes.pods import (
+    LAST_LINES,
+    LOOK_SECONDS,
+    cluster_error,
+    lines_of,
+    try_pod,
+    wait_gone,
+)
 from astro_cli.foundation.errors import AstroError
 
 if TYPE_CHECKING:
@@ -14,12 +21,9 @@ if TYPE_CHECKING:
 
     from astro_cli.deploy.kubernetes.api import KubernetesApi
 
-LOOK_SECONDS = 1.0
-LAST_LINES = 20
 JOB_SECONDS = 3600.0
 PENDING_SECONDS = 180.0
 """That a job may wait for a node, and for its image to arrive."""
-GONE_SECONDS = 120.0
 
 
 class Jobs:
@@ -45,7 +49,7 @@ class Jobs:
         """
         name = job["metadata"]["name"]
         if self._api.delete("Job", name, foreground=True):  # left by a run that was killed
-            self.until(lambda: self._api.get("Job", name) is None, f"the job `{name}` does not go")
+            wait_gone(lambda: self._api.get("Job", name), f"the job `{name}` does not go", self._beat)
         try_pod(self._api, job)
         made = self._api.create(job)
         try:
@@ -75,16 +79,3 @@ class Jobs:
             self._beat()
             time.sleep(LOOK_SECONDS)
         raise AstroError(f"{failure}: it did not end within {JOB_SECONDS / 60:.0f} minutes")
-
-    def until(self, done: Callable[[], bool], failure: str, seconds: float = GONE_SECONDS) -> None:
-        """Wait until something is done.
-
-        Raises:
-            AstroError: it took longer.
-        """
-        end = time.monotonic() + seconds
-        while not done():
-            if time.monotonic() > end:
-                raise AstroError(failure)
-            self._beat()
-            time.sleep(LOOK_SECONDS)

@@ -62,7 +62,7 @@ class LeaseStore:
         if (head.get("labels") or {}).get(labels.DEPLOYMENT) != self._names.deployment:
             raise TargetError(
                 f"the namespace `{self._api.namespace}` has a Lease `{NAME}` of somebody else's",
-                hint="give the deployment a namespace of its own, with `namespace` in `.astro/deployments.yaml`",
+                hint="give the deployment a namespace of its own, with `namespace` in .astro/config.yaml",
             )
         renewed = datetime.fromisoformat(spec["renewTime"].replace("Z", "+00:00"))
         holder = Holder.from_json(head["annotations"][_HOLDER])

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from astro_cli.deploy import stack
-from astro_cli.deploy.dag_bundle import bundle_environment, registry_source
+from astro_cli.deploy.dag_bundle import registry_source
 from astro_cli.domain import airflow
 from astro_cli.domain.deployments import KUBERNETES, LOCAL
+from astro_cli.domain.repository import HUB, HUB_KEY
 from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ OBJECT, JOB, TASK, LOCK, RECORD = "object", "job", "task", "lock", "release"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 REGISTRY_SECRET = "registry"  # noqa: S105 - a name
 CERTIFICATE_SECRET = "certificate"  # noqa: S105 - a name
+CERTIFICATE_DIGEST = f"{labels.DIGEST}certificate"
 REGISTRY_FOLDER = "/run/secrets/registry"
 LOGIN_FILE, AUTHORITY_FILE, DOCKER_FILE = "login", "ca.crt", ".dockerconfigjson"
 TEMPLATE_FOLDER = "/etc/astro"
@@ -276,7 +278,7 @@ def secret(name: str, marks: Mapping[str, str], notes: Mapping[str, str], value:
 
 def registry_secret(names: Names, host: str, username: str, password: str, authority: str) -> Object:
     """The registry's login, for the nodes and for what reads the DAGs there."""
-    key = "https://index.docker.io/v1/" if host == "docker.io" else host
+    key = HUB_KEY if host == HUB else host
     logins = {"auths": {key: {"username": username, "password": password}}} if username else {"auths": {}}
     data = {DOCKER_FILE: json.dumps(logins)}
     if username:
@@ -294,7 +296,7 @@ def certificate_secret(names: Names, pem: str, digest: str) -> Object:
     )
     chain = "".join(re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", pem, re.S))
     found = _object(names, "Secret", CERTIFICATE_SECRET, stringData={"tls.crt": chain, "tls.key": key})
-    found["metadata"]["annotations"] = {"astro.digest.certificate": digest}
+    found["metadata"]["annotations"] = {CERTIFICATE_DIGEST: digest}
     return {**found, "type": "kubernetes.io/tls"}
 
 
@@ -525,8 +527,7 @@ def environment_of(names: Names, release: Release) -> dict[str, str]:
     own = {
         # A pod on a lost node is never seen to end: its task is tried again when it was not heard of for so long.
         **({airflow.HEARTBEAT_TIMEOUT: "120"} if release.configuration["executor"] == KUBERNETES else {}),
-        **stack.airflow_environment(names, release),
-        **bundle_environment(dags_tag(names, release), **dags_source(release)),
+        **stack.airflow_environment(names, release, _dags(release)),
     }
     if release.configuration["executor"] == KUBERNETES:
         own |= {
@@ -536,16 +537,11 @@ def environment_of(names: Names, release: Release) -> dict[str, str]:
     return own
 
 
-def dags_source(release: Release) -> dict[str, str]:
+def _dags(release: Release) -> dict[str, str]:
     """Where a release's services read their DAGs: in the repository of its images."""
     authority = f"{REGISTRY_FOLDER}/{AUTHORITY_FILE}" if release.configuration["registry_authority"] else ""
     login = f"{REGISTRY_FOLDER}/{LOGIN_FILE}"
     return registry_source(release.configuration["registry"], credentials=login, ca=authority)
-
-
-def dags_tag(names: Names, release: Release) -> str:
-    """Names the version of the DAGs that the services of a release take."""
-    return f"dags-{names.prefix}-{release.serving}"
 
 
 def _airflow_volumes(release: Release, *, roles: Sequence[str] = _AIRFLOW_ROLES) -> list[Object]:

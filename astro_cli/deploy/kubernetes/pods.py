@@ -1,4 +1,4 @@
-"""What is asked of pods: whether they would be let in, and their lines."""
+"""What is asked of pods: whether they would be let in, whether they are gone, and their lines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from astro_cli.foundation.errors import AstroError
 from astro_cli.runtime.engine import LogLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from astro_cli.deploy.kubernetes.api import KubernetesApi
     from astro_cli.runtime.engine import LogQuery
+
+LOOK_SECONDS = 1.0
+GONE_SECONDS = 120.0
+LAST_LINES = 20
 
 
 class ClusterError(RollError):
@@ -46,8 +50,27 @@ def try_pod(api: KubernetesApi, workload: Mapping[str, Any]) -> None:
     api.create(pod, dry_run=True)
 
 
+def wait_gone(
+    look: Callable[[], object], failure: str, beat: Callable[[], None], seconds: float = GONE_SECONDS
+) -> None:
+    """Wait until nothing is seen any more.
+
+    Args:
+        beat: called while something still is.
+
+    Raises:
+        AstroError: it took longer.
+    """
+    end = time.monotonic() + seconds
+    while look():
+        if time.monotonic() > end:
+            raise AstroError(failure)
+        beat()
+        time.sleep(LOOK_SECONDS)
+
+
 def lines_of(api: KubernetesApi, pod: Mapping[str, Any], tail: int | None = None) -> list[str]:
-    """The last lines of a pod, or of its container before where the present one has said nothing yet."""
+    """Lines of a pod, at most the last `tail`; of its container before where the present one has said nothing."""
     name, container = pod["metadata"]["name"], pod["spec"]["containers"][0]["name"]
     lines = list(api.lines(name, container=container, tail=tail))
     if not lines and any(each.get("restartCount") for each in pod["status"].get("containerStatuses", ())):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy.kubernetes import objects
+from astro_cli.foundation import labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SecretDoor:
-    """Digests are too long for labels here: they are annotations."""
+    """The namespace's secrets; digests, which are too long for labels here, are annotations."""
 
     def __init__(self, api: KubernetesApi, mine: str) -> None:
         self._api = api
@@ -22,7 +23,7 @@ class SecretDoor:
     def stored(self, _kind: str, _label: str) -> dict[str, dict[str, Any]]:
         """Every secret of a role, by name."""
         found = {}
-        for each in self._api.list("Secret", f"{self._mine},astro.role"):
+        for each in self._api.list("Secret", f"{self._mine},{labels.ROLE}"):
             metadata = each["metadata"]
             marks = {**metadata["labels"], **(metadata.get("annotations") or {})}
             found[metadata["name"]] = {
@@ -33,6 +34,6 @@ class SecretDoor:
 
     def store(self, _kind: str, name: str, content: str, marks: Mapping[str, str]) -> str:
         """Make a secret; it never changes."""
-        notes = {key: value for key, value in marks.items() if key.startswith("astro.digest.")}
+        notes = {key: value for key, value in marks.items() if key.startswith(labels.DIGEST)}
         plain = {key: value for key, value in marks.items() if key not in notes}
         return str(self._api.create(objects.secret(name, plain, notes, content))["metadata"]["uid"])

@@ -10,23 +10,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy import database, stack
-from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, RegistryStore
+from astro_cli.deploy.dag_bundle import RegistryStore
+from astro_cli.deploy.dags_read import PROCESSOR, DagsRead
 from astro_cli.deploy.database import DatabaseJobs
 from astro_cli.deploy.kubernetes import objects, pod_state, rights
 from astro_cli.deploy.kubernetes.api import CONFLICT, FORBIDDEN, KINDS, RefusedError, selector
 from astro_cli.deploy.kubernetes.diff import differences
-from astro_cli.deploy.kubernetes.jobs import GONE_SECONDS, LAST_LINES, LOOK_SECONDS, Jobs
+from astro_cli.deploy.kubernetes.jobs import Jobs
 from astro_cli.deploy.kubernetes.lock import LeaseStore
 from astro_cli.deploy.kubernetes.namespace import find_namespace, find_other
-from astro_cli.deploy.kubernetes.pods import cluster_error, lines_of, pod_logs, try_pod
+from astro_cli.deploy.kubernetes.pods import (
+    GONE_SECONDS,
+    LAST_LINES,
+    LOOK_SECONDS,
+    cluster_error,
+    lines_of,
+    pod_logs,
+    try_pod,
+    wait_gone,
+)
 from astro_cli.deploy.kubernetes.secrets import SecretDoor
 from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
 from astro_cli.deploy.secret_store import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.target import RollError, ServiceState, State
-from astro_cli.domain.airflow import ADMIN, API_PORT, DEPLOYED_CODE
+from astro_cli.domain.airflow import ADMIN, API_PORT
 from astro_cli.domain.releases import LIVE, kept_releases, read_release
 from astro_cli.foundation import labels
-from astro_cli.foundation.errors import AstroError, TargetError
+from astro_cli.foundation.errors import AstroError, TargetError, UsageError
 from astro_cli.foundation.ports import next_free
 from astro_cli.runtime.forward import forwarded
 
@@ -36,10 +46,11 @@ if TYPE_CHECKING:
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.kubernetes.api import KubernetesApi
     from astro_cli.deploy.lock import HeldLock
-    from astro_cli.deploy.registry import Credentials, Registry
+    from astro_cli.deploy.registry import Registry
     from astro_cli.deploy.target import Difference, Lock, Secrets, Unfinished
     from astro_cli.domain.deployments import Deployment
     from astro_cli.domain.releases import Release
+    from astro_cli.domain.repository import Credentials, Repository
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
     Object = dict[str, Any]
@@ -61,13 +72,13 @@ class RegistryDoor:
         push: brings an image of this machine's engine there, and says how to pull it.
     """
 
-    repository: str
+    repository: Repository
     credentials: Credentials | None
     opened: Callable[[str], Registry]
     push: Callable[[str, Sequence[str], Report], str]
 
 
-class KubernetesTarget(DatabaseJobs):
+class KubernetesTarget(DatabaseJobs, DagsRead):
     """One deployment in one namespace; see `deploy.target.Target`."""
 
     def __init__(
@@ -153,7 +164,7 @@ class KubernetesTarget(DatabaseJobs):
             return changed
         found = self.api.get("Secret", objects.CERTIFICATE_SECRET)
         known = (
-            (found["metadata"].get("annotations") or {}).get("astro.digest.certificate", "") if found else ""
+            (found["metadata"].get("annotations") or {}).get(objects.CERTIFICATE_DIGEST, "") if found else ""
         )
         return changed if is_digest_of(secrets.certificate, known) else (*changed, "certificate")
 
@@ -266,7 +277,12 @@ class KubernetesTarget(DatabaseJobs):
         login = self._registry.credentials
         if login is None and self.api.get("Secret", objects.REGISTRY_SECRET) is not None:
             return  # somebody else deployed, who had one
-        host = self._registry.repository.partition("/")[0]
+        host = self._registry.repository.host
+        if login is not None and login.is_identity_token:
+            raise UsageError(
+                f"the login for {host} is an identity token, with which nodes of Kubernetes cannot pull",
+                hint="set ASTRO_REGISTRY_USERNAME and ASTRO_REGISTRY_PASSWORD to a login that may read",
+            )
         name, password = (login.username, login.password) if login else ("", "")
         self._put(objects.registry_secret(self.names, host, name, password, secrets.authority))
 
@@ -299,39 +315,24 @@ class KubernetesTarget(DatabaseJobs):
             published = dags.current()
         return published.digest if published else ""
 
-    def dags_seen(self, release: Release) -> str:
-        """See `Target`."""
-        remembered = f"{STORAGE}/{BUNDLE}/current-{objects.dags_tag(self.names, release)}"
-        code, output = self._in_processor(["cat", remembered])
-        return "" if code or not output else f"sha256:{output.strip()}"
-
-    def dags_behind(self, release: Release) -> int:
-        """See `Target`."""
-        program = [*stack.ENTRY, "run", "python3", f"{DEPLOYED_CODE}/dags_behind.py", BUNDLE]
-        code, output = self._in_processor([*program, release.dags.removeprefix("sha256:")])
-        return int(output) if not code and output.strip().isdecimal() else 0
-
     def _in_processor(self, command: Sequence[str]) -> tuple[int, str]:
-        service = "dag-processor"
-        pod = self._pod(service)
-        return self.api.output_of(pod, command, container=service) if pod else (1, "")
+        pod = self._pod(PROCESSOR)
+        return self.api.output_of(pod, command, container=PROCESSOR) if pod else (1, "")
 
     @contextmanager
     def _dags(self, release: Release) -> Iterator[RegistryStore]:
-        tag = objects.dags_tag(self.names, release)
+        tag = stack.dags_tag(self.names, release)
         found = self.api.get("Secret", objects.REGISTRY_SECRET)
         authority = (found or {}).get("data", {}).get(objects.AUTHORITY_FILE, "")
         with self._registry.opened(base64.b64decode(authority).decode()) as registry:
-            yield RegistryStore(registry, self._registry.repository.partition("/")[2], tag)
+            yield RegistryStore(registry, self._registry.repository.name, tag)
 
     # the metadata database
 
-    def run_postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
-        """See `DatabaseJobs`."""
+    def _postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
         return self._jobs.run(objects.postgres_job(self.names, role, release, script), failure)
 
-    def run_airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
-        """See `DatabaseJobs`."""
+    def _airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
         return self._jobs.run(objects.airflow_job(self.names, role, release, command), failure)
 
     # rolling
@@ -486,7 +487,7 @@ class KubernetesTarget(DatabaseJobs):
                 self.api.delete(kind, name)
         needed = {name for each in kept for name in each.secrets.values()}
         for name, each in self._store.stored().items():
-            if name not in needed and each["Spec"]["Labels"].get("astro.role") == stack.USER:
+            if name not in needed and each["Spec"]["Labels"].get(labels.ROLE) in stack.RELEASED:
                 self.api.delete("Secret", name)
 
     def destroy(self, report: Report, wait: float) -> None:
@@ -498,8 +499,11 @@ class KubernetesTarget(DatabaseJobs):
             report.step("remove services")
             for kind in (*_WORKLOADS, "Pod"):
                 self._remove_all(kind)
-            self._jobs.until(
-                lambda: not self.api.list("Pod", self._mine), "some pods do not end", 2 * GONE_SECONDS
+            wait_gone(
+                lambda: self.api.list("Pod", self._mine),
+                "some pods do not end",
+                self._beat,
+                2 * GONE_SECONDS,
             )
             report.step("remove data")
             for kind in KINDS:
@@ -514,7 +518,7 @@ class KubernetesTarget(DatabaseJobs):
         with suppress(RefusedError):
             self.api.call("DELETE", f"/api/v1/namespaces/{self.api.namespace}")
             self._held = None
-            self._jobs.until(lambda: find_namespace(self.api) is None, "the namespace does not go")
+            wait_gone(lambda: find_namespace(self.api), "the namespace does not go", self._beat)
 
     def _remove_all(self, kind: str) -> None:
         with suppress(RefusedError):  # what may not be listed was never made

@@ -16,14 +16,42 @@ from astro_cli.runtime.docker_api import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from astro_cli.domain.repository import Credentials
     from astro_cli.runtime.docker_api import DockerApi
+    from astro_cli.runtime.endpoint import Endpoint
 
 NOT_FOUND, CONFLICT, UNAVAILABLE = 404, 409, 503
 MARK_TRIES = 9
 OLDEST_API = (1, 41)
 LOOPBACK, SWARM_PORT = "127.0.0.1", 2377
 LEADER_SECONDS = 60.0
-_NO_LEADER = ("does not have a leader", "context deadline exceeded", "leadership", "code = Unavailable")
+_NO_LEADER = (
+    "does not have a leader",
+    "lost leader status",
+    "leadership",
+    "context deadline exceeded",
+    "code = Unavailable",
+)
+
+
+def open_engine(endpoint: Endpoint, where: str) -> DockerApi:
+    """The engine of a host.
+
+    Args:
+        where: how the host is called in messages.
+
+    Raises:
+        TargetError: there is none.
+    """
+    from astro_cli.runtime.docker_api import DockerApi
+
+    try:
+        return DockerApi(endpoint)
+    except EngineError as exc:
+        raise TargetError(
+            f"no Docker engine answers on {where}: {exc.message}",
+            hint="install Docker Engine there, and let the user you log in as use it (group `docker`)",
+        ) from exc
 
 
 class SwarmApi:
@@ -33,10 +61,10 @@ class SwarmApi:
         login: with which nodes pull the images of services; None for none.
     """
 
-    def __init__(self, api: DockerApi, where: str, login: Mapping[str, str] | None = None) -> None:
+    def __init__(self, api: DockerApi, where: str, login: Credentials | None = None) -> None:
         self.api = api
         self._where = where
-        self._login = {"X-Registry-Auth": _encoded(login)} if login else None
+        self._login = {"X-Registry-Auth": _encoded(login.for_engine)} if login else None
 
     @contextmanager
     def reached(self) -> Iterator[None]:
@@ -69,6 +97,22 @@ class SwarmApi:
     def filtered(self, path: str, **filters: list[str]) -> list[dict[str, Any]]:
         """A list, filtered by the engine."""
         return list(self.call("GET", path, filters=json.dumps(filters)) or [])
+
+    def pull(self, reference: str, credentials: Credentials | None) -> None:
+        """Have the engine pull an image.
+
+        Raises:
+            TargetError: it could not, in its own words.
+        """
+        error = ""
+        with self.reached():
+            for line in self.api.pull(reference, credentials.for_engine if credentials else None):
+                error = str((line.get("errorDetail") or {}).get("message") or error)
+        if error:
+            raise TargetError(
+                f"{self._where} cannot pull {reference}: {error}",
+                hint="the engine there must reach the registry, and trust its certificate",
+            )
 
     # the swarm
 

@@ -1,4 +1,4 @@
-"""A deployment on a swarm of several nodes: what `swarm.py` does on one engine, wherever the swarm has put it.
+"""A deployment on a swarm of several nodes: what `target.py` does on one engine, wherever the swarm has put it.
 
 Whatever must be seen from inside is seen from the log server of the node that astro talks to: it runs on every
 node, in the deployment's network and with its secrets.
@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy import stack
-from astro_cli.deploy.dag_bundle import BUNDLE, RegistryStore
-from astro_cli.deploy.registry import Registry, parse_repository
+from astro_cli.deploy.dag_bundle import RegistryStore
+from astro_cli.deploy.dags_read import ASK_DATABASE
+from astro_cli.deploy.registry import Registry
+from astro_cli.deploy.secret_values import read_pem
 from astro_cli.deploy.swarm import specs, task_state
 from astro_cli.deploy.swarm.proxy import PROXY, proxy_text
-from astro_cli.deploy.swarm.target import NotRunningError, SwarmTarget, _leave
+from astro_cli.deploy.swarm.target import NotRunningError, SwarmTarget, leave
 from astro_cli.deploy.target import RollError
-from astro_cli.domain.airflow import DEPLOYED_CODE
 from astro_cli.domain.deployments import BUNDLED
+from astro_cli.domain.repository import parse_repository
 from astro_cli.foundation.errors import AstroError, TargetError, UsageError
 from astro_cli.runtime.docker_logs import read as read_logs
 from astro_cli.runtime.docker_logs import unframe
@@ -32,17 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from astro_cli.deploy.dag_bundle import Bundle
-    from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.swarm.api import SwarmApi
     from astro_cli.deploy.swarm.nodes import HostEngine, Nodes
     from astro_cli.deploy.target import Lock, Secrets
     from astro_cli.domain.deployments import Deployment
     from astro_cli.domain.releases import Release
+    from astro_cli.domain.repository import Credentials
     from astro_cli.runtime.engine import LogLine, LogQuery, Report
 
 PULL_SECONDS = 1800.0
 LOOK_SECONDS = 0.5
-SEEN = (*stack.ENTRY, "run", "python3", f"{DEPLOYED_CODE}/dags_behind.py", BUNDLE)
 
 
 class ClusterTarget(SwarmTarget):
@@ -185,14 +186,7 @@ class ClusterTarget(SwarmTarget):
     @cached_property
     def _authority(self) -> str:
         path = self._deployment.registry_authority
-        if not path:
-            return ""
-        try:
-            return Path(path).read_text(encoding="ascii")
-        except (OSError, ValueError) as exc:
-            raise UsageError(
-                f"registry_authority: {path} cannot be read: {exc}", hint="correct the path"
-            ) from exc
+        return read_pem(path, Path("/"), "registry_authority") if path else ""
 
     def changed_secrets(self, secrets: Secrets) -> tuple[str, ...]:
         """See `Target`."""
@@ -227,18 +221,12 @@ class ClusterTarget(SwarmTarget):
 
     def dags_seen(self, release: Release) -> str:  # noqa: ARG002 - the Protocol's
         """See `Target`; the dag-processor may be anywhere, but what it has read is in the database."""
-        version = self._ask_database("seen")
-        return f"sha256:{version}" if version else ""
+        return self._digest_from([*ASK_DATABASE, "seen"])
 
-    def dags_behind(self, release: Release) -> int:
-        """See `Target`."""
-        count = self._ask_database(release.dags.removeprefix("sha256:"))
-        return int(count) if count.isdecimal() else 0
-
-    def _ask_database(self, what: str) -> str:
+    def _in_processor(self, command: Sequence[str]) -> tuple[int, str]:
+        """Runs it beside the log server instead, which is in the same network."""
         with self.api.reached():
-            code, output = self.api.api.output_of(self._inside(), [*SEEN, what])
-        return "" if code else output.strip()
+            return self.api.api.output_of(self._inside(), command)
 
     def _keep_dags(self, kept: Sequence[Release]) -> None:
         """The registry keeps every version; what it has too much of goes as its owner says."""
@@ -249,7 +237,7 @@ class ClusterTarget(SwarmTarget):
 
     def _versions(self, registry: Registry, release: Release) -> RegistryStore:
         repository = parse_repository(release.configuration["registry"]).name
-        return RegistryStore(registry, repository, self._dags_tag(release))
+        return RegistryStore(registry, repository, stack.dags_tag(self.names, release))
 
     # the proxy, on every node
 
@@ -329,4 +317,4 @@ class ClusterTarget(SwarmTarget):
         if self.api.is_managed:
             others = [engine for engine in self._engines() if engine is not self.api]
             for engine in (*others, self.api):
-                _leave(engine)
+                leave(engine)

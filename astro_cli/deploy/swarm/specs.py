@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy import stack
+from astro_cli.deploy.dag_bundle import registry_source
 from astro_cli.deploy.swarm.proxy import CERTIFICATE_FILE, PROXY
 from astro_cli.deploy.swarm.proxy import FOLDER as PROXY_FOLDER
 from astro_cli.deploy.swarm.proxy import PORT as PROXY_PORT
@@ -244,8 +245,19 @@ def _make_read_only(container: dict[str, Any]) -> None:
     container["Mounts"] = [*container["Mounts"], memory]
 
 
+def _dags(release: Release) -> dict[str, str]:
+    """Where the services of a release find the versions of the DAGs; see `bundle_environment`."""
+    if not stack.is_spread(release):
+        return {"folder": stack.DAGS_FOLDER}
+    files = {"credentials": stack.REGISTRY, "ca": stack.AUTHORITY}
+    return registry_source(
+        release.configuration["registry"],
+        **{option: stack.SECRET_FILES[role] for option, role in files.items() if role in release.secrets},
+    )
+
+
 def _airflow_container(names: Names, release: Release, ids: Mapping[str, str]) -> dict[str, Any]:
-    environment = stack.airflow_environment(names, release)
+    environment = stack.airflow_environment(names, release, _dags(release))
     return {
         "Image": release.image,
         "Labels": {**names.labels, labels.RELEASE: str(release.serving)},

@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.deploy import database, stack
-from astro_cli.deploy.dag_bundle import BUNDLE, STORAGE, VolumeStore
+from astro_cli.deploy.dag_bundle import VolumeStore
+from astro_cli.deploy.dags_read import PROCESSOR, DagsRead
 from astro_cli.deploy.database import DatabaseJobs
+from astro_cli.deploy.edge.inside import edge_key
 from astro_cli.deploy.lock import break_lock, hold_lock, lock_holder
 from astro_cli.deploy.secret_store import SecretStore, digest_of, is_digest_of
 from astro_cli.deploy.swarm import specs, task_state
@@ -18,10 +20,10 @@ from astro_cli.deploy.swarm.api import SwarmApi, config_text
 from astro_cli.deploy.swarm.lock import SwarmLockStore
 from astro_cli.deploy.swarm.proxy import INSIDE_PORT, PROXY, proxy_container
 from astro_cli.deploy.target import RollError, ServiceState, State
-from astro_cli.domain.airflow import ADMIN, DEPLOYED_CODE
+from astro_cli.domain.airflow import ADMIN
 from astro_cli.domain.releases import kept_releases, read_release
 from astro_cli.foundation import labels
-from astro_cli.foundation.errors import AstroError, TargetError
+from astro_cli.foundation.errors import AstroError
 from astro_cli.foundation.ports import next_free
 from astro_cli.runtime.docker_api import RefusedError
 from astro_cli.runtime.docker_logs import read as read_logs
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
     from astro_cli.deploy.dag_bundle import Bundle
     from astro_cli.deploy.lock import HeldLock
-    from astro_cli.deploy.registry import Credentials
     from astro_cli.deploy.target import Difference, Lock, Secrets, Unfinished
     from astro_cli.domain.deployments import Deployment
     from astro_cli.domain.releases import Release
@@ -48,11 +49,13 @@ LAST_LINES = 20
 JOB_SECONDS = 3600.0
 DATABASE_SECONDS = 120.0
 NETWORK_TRIES = 40
+ROLL_SECONDS = 600.0
+"""Until a release with new keys runs, at most; then workers of the one before finish their tasks."""
 FIRST_PORT = 18_080
 """On this machine, for the way to a deployment's API."""
 NOT_FOUND = 404
 RELEASE_KIND = "release"
-CERTIFICATE = "astro.digest.certificate"
+CERTIFICATE = f"{labels.DIGEST}certificate"
 TASK_OF = "com.docker.swarm.service.name"
 """Label of the engine's own: the service that a container is of."""
 
@@ -66,7 +69,7 @@ class NotRunningError(AstroError):
         super().__init__(f"the service {service} does not run", hint="see `astro deployment ps`")
 
 
-class SwarmTarget(DatabaseJobs):
+class SwarmTarget(DatabaseJobs, DagsRead):
     """One deployment on one engine; see `deploy.target.Target`.
 
     Args:
@@ -201,25 +204,6 @@ class SwarmTarget(DatabaseJobs):
             raise
         return True
 
-    def pull(self, reference: str, credentials: Credentials | None) -> None:
-        """Have the engine pull an image.
-
-        Raises:
-            TargetError: it could not, in its own words.
-        """
-        login = None
-        if credentials is not None:
-            login = {"username": credentials.username, "password": credentials.password}
-        error = ""
-        with self.api.reached():
-            for line in self.api.api.pull(reference, login):
-                error = str((line.get("errorDetail") or {}).get("message") or error)
-        if error:
-            raise TargetError(
-                f"the host cannot pull {reference}: {error}",
-                hint="the host's engine must reach the registry, and trust its certificate",
-            )
-
     def ensure_secrets(self, secrets: Secrets, *, first: bool) -> tuple[dict[str, str], str]:
         """Have every secret; the admin gets a password with the first release."""
         return self._store.ensure_all(self._deployment, secrets, first=first)
@@ -231,7 +215,11 @@ class SwarmTarget(DatabaseJobs):
             code, text = self.api.api.output_of(running, ["cat", f"{stack.SECRET_FOLDER}/keys.json"])
         if code:
             raise AstroError("the present keys cannot be read", hint="see `astro deployment ps`")
-        return self._store.next_keys(json.loads(text))
+        old = json.loads(text)
+        if not self._deployment.edge:
+            return self._store.next_keys(old)
+        finished = self.api.now().timestamp() + ROLL_SECONDS + self._deployment.drain
+        return self._store.next_keys(old, edge_key.replaced(old, finished))
 
     def ensure_base(self, release: Release, secrets: Secrets, report: Report, lock: Lock) -> None:
         """Have network, database and proxy; what runs already as it should is not touched."""
@@ -261,32 +249,16 @@ class SwarmTarget(DatabaseJobs):
             published = self._dags(release).current()
         return published.digest if published else ""
 
-    def dags_seen(self, release: Release) -> str:
-        """See `Target`."""
-        for service in self.state().services:
-            if service.name == "dag-processor" and service.containers:
-                remembered = f"{STORAGE}/{BUNDLE}/current-{stack.dags_tag(self.names, release)}"
-                with self.api.reached():
-                    code, output = self.api.api.output_of(service.containers[0], ["cat", remembered])
-                return "" if code else f"sha256:{output.strip()}"
-        return ""
-
-    def dags_behind(self, release: Release) -> int:
-        """See `Target`."""
-        program = [*stack.ENTRY, "run", "python3", f"{DEPLOYED_CODE}/dags_behind.py", BUNDLE]
-        for service in self.state().services:
-            if service.name == "dag-processor" and service.containers:
-                command = [*program, release.dags.removeprefix("sha256:")]
-                with self.api.reached():
-                    code, output = self.api.api.output_of(service.containers[0], command)
-                return int(output) if not code and output.strip().isdecimal() else 0
-        return 0
-
-    def _dags_tag(self, release: Release) -> str:
-        return stack.dags_tag(self.names, release)
+    def _in_processor(self, command: Sequence[str]) -> tuple[int, str]:
+        try:
+            container = self._container(PROCESSOR)
+        except NotRunningError:
+            return 1, ""
+        with self.api.reached():
+            return self.api.api.output_of(container, command)
 
     def _dags(self, release: Release) -> VolumeStore:
-        tag = self._dags_tag(release)
+        tag = stack.dags_tag(self.names, release)
         return VolumeStore(self.api.api, self.names.of("dags"), release.image, tag, self.names.labels)
 
     def _ensure_network(self) -> None:
@@ -350,7 +322,7 @@ class SwarmTarget(DatabaseJobs):
             marks[CERTIFICATE] = digest_of(certificate)
         with self.api.reached():
             container = self.api.api.create_container(
-                spec, name=name, network=self.names.prefix, labels=marks, bind=publish["bind"], keep=True
+                spec, name=name, network=self.names.prefix, marks=marks, bind=publish["bind"], keep=True
             )
             try:
                 self.api.api.start_container(container, [publish["port"]])
@@ -373,14 +345,12 @@ class SwarmTarget(DatabaseJobs):
 
     # the metadata database
 
-    def run_postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
-        """See `DatabaseJobs`."""
+    def _postgres_job(self, role: str, release: Release, script: str, failure: str) -> list[str]:
         return self._run_job(
             specs.postgres_job(self.names, role, release, self._store.ids(), script), failure
         )
 
-    def run_airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
-        """See `DatabaseJobs`."""
+    def _airflow_job(self, role: str, release: Release, command: Sequence[str], failure: str) -> list[str]:
         return self._run_job(
             specs.airflow_job(self.names, role, release, self._store.ids(), command), failure
         )
@@ -552,7 +522,7 @@ class SwarmTarget(DatabaseJobs):
             self._leave_swarm()
 
     def _leave_swarm(self) -> None:
-        _leave(self.api)
+        leave(self.api)
 
     def _remove_data(self) -> None:
         releases = self._releases()
@@ -701,7 +671,7 @@ class SwarmTarget(DatabaseJobs):
         self._keep_dags(kept)
         needed = {name for each in kept for name in each.secrets.values()}
         for name, each in self._store.stored().items():
-            if name not in needed and each["Spec"]["Labels"].get("astro.role") in stack.RELEASED:
+            if name not in needed and each["Spec"]["Labels"].get(labels.ROLE) in stack.RELEASED:
                 self.api.forget("secrets", name)
 
     def _remove_leftovers(self, images: set[str]) -> None:
@@ -731,7 +701,7 @@ class SwarmTarget(DatabaseJobs):
     def _keep_dags(self, kept: Sequence[Release]) -> None:
         """Let versions of the DAGs go that no release needs which can be returned to."""
         with self.api.reached():
-            tags = {self._dags_tag(each) for each in kept}
+            tags = {stack.dags_tag(self.names, each) for each in kept}
             self._dags(kept[-1]).keep({each.dags for each in kept if each.dags}, tags)
 
     # small things
@@ -747,7 +717,8 @@ class SwarmTarget(DatabaseJobs):
         return all(marks.get(key) == value for key, value in self.names.labels.items())
 
 
-def _leave(engine: SwarmApi) -> None:
+def leave(engine: SwarmApi) -> None:
+    """Take an engine out of its swarm."""
     engine.call("POST", "/swarm/leave", force="true")
     _remove_quietly(engine, "/networks/docker_gwbridge")
 
