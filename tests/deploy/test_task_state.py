@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from astro_cli.deploy.swarm.task_state import is_up, lost, of_release
+from astro_cli.deploy.swarm.task_state import is_up, lost, of_release, places, takes_tasks
 
 BEGAN = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 UNHEALTHY = "task: non-zero exit (137): dockerexec: unhealthy container"
@@ -57,3 +57,16 @@ def test_one_on_each_node_is_up_when_as_many_run_as_there_are_nodes():
     made = {"Spec": {"Mode": {"Global": {}}}, "ServiceStatus": {"DesiredTasks": 2}}
     assert not is_up(made, [task("running")])
     assert is_up(made, [task("running"), task("running")])
+
+
+def test_a_node_that_is_lost_or_drained_gets_nothing_and_keeps_nobody_waiting():
+    nodes = {
+        name: {"Status": {"State": state}, "Spec": {"Availability": availability}}
+        for name, state, availability in [
+            ("a", "ready", "active"),
+            ("b", "down", "active"),
+            ("c", "ready", "drain"),
+        ]
+    }
+    assert [name for name, node in nodes.items() if takes_tasks(node)] == ["a"]
+    assert places([{**task("running"), "NodeID": "a"}, {**task("starting"), "NodeID": "b"}]) == {"a"}

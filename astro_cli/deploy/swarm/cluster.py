@@ -163,7 +163,7 @@ class ClusterTarget(SwarmTarget):
                         hint="the engine there must reach the registry and trust its certificate "
                         f"(/etc/docker/certs.d/{reference.partition('/')[0]}/ca.crt), with a login that may read",
                     )
-                if service is not None and task_state.is_up(service, tasks) and tasks:
+                if service is not None and tasks and self._runs(service, tasks):
                     return
                 if time.monotonic() > deadline:
                     raise TargetError(
@@ -267,6 +267,13 @@ class ClusterTarget(SwarmTarget):
         """See `Target`; the place from which the barrier is looked at comes with it."""
         beside = (stack.LOG_SERVER.name,) if stack.API_SERVER in services else ()
         super().roll(release, (*services, *beside), lock, seconds)
+
+    def _runs(self, service: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> bool:
+        """See `SwarmTarget`; while a node is lost no update of what is on each node ends, in the engine's words."""
+        if "Global" not in service["Spec"]["Mode"]:
+            return super()._runs(service, tasks)
+        nodes = self._known_nodes().items()
+        return {key for key, node in nodes if task_state.takes_tasks(node)} <= task_state.places(tasks)
 
     def _inside(self) -> str:
         """The log server of the node that astro talks to."""

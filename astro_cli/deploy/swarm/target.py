@@ -436,6 +436,10 @@ class SwarmTarget(DatabaseJobs, DagsRead):
         tasks = task_state.of_release(self.api.tasks(self.names.of(name)), release)
         if lost := task_state.lost(service, tasks, began):
             raise self._roll_error(name, release, lost)
+        return self._runs(service, tasks)
+
+    def _runs(self, service: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether all that a service shall have run."""
         return task_state.is_up(service, tasks)
 
     def _roll_error(self, name: str, release: int | None, what: str) -> RollError:

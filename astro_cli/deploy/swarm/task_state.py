@@ -55,12 +55,23 @@ def lost(service: Mapping[str, Any], tasks: Sequence[Task], began: datetime) -> 
     return ""
 
 
+def places(tasks: Iterable[Task]) -> set[str]:
+    """Ids of the nodes on which tasks run."""
+    return {task["NodeID"] for task in tasks if _runs(task)}
+
+
+def takes_tasks(node: Mapping[str, Any]) -> bool:
+    """Whether a node gets a task of every service that is on each."""
+    return bool(node["Status"]["State"] == "ready" and node["Spec"]["Availability"] == "active")
+
+
+def _runs(task: Task) -> bool:
+    return bool(task["Status"]["State"] == "running" and task["DesiredState"] == "running")
+
+
 def is_up(service: Mapping[str, Any], tasks: Sequence[Task]) -> bool:
     """Whether all that a service shall have run, and the engine has ended replacing."""
-    running = sum(
-        task["Status"]["State"] == "running" and task["DesiredState"] == "running" for task in tasks
-    )
-    return running >= wanted(service) and _update(service) != "updating"
+    return sum(map(_runs, tasks)) >= wanted(service) and _update(service) != "updating"
 
 
 def wanted(service: Mapping[str, Any]) -> int:
