@@ -254,6 +254,12 @@ class SwarmApi:
         query = {"version": str(existing["Version"]["Index"]), "registryAuthFrom": "spec"}
         self.call("POST", f"/services/{existing['ID']}/update", body=spec, headers=self._login, **query)
 
+    def update_anew(self, service: Mapping[str, Any]) -> None:
+        """Let the engine begin the update of a service again, with the nodes that there are now."""
+        template = service["Spec"]["TaskTemplate"]
+        forced = {**template, "ForceUpdate": template.get("ForceUpdate", 0) + 1}
+        self.put_service({**service["Spec"], "TaskTemplate": forced})
+
     def remove_service(self, name: str) -> None:
         """Remove a service; one that is gone is fine."""
         self._remove(f"/services/{name}")

@@ -72,6 +72,7 @@ class ClusterTarget(SwarmTarget):
         self._credentials = credentials
         self._push = push
         self._down: list[str] = []
+        self._halted: set[str] = set()  # tasks for which an update was begun anew
 
     # the nodes
 
@@ -269,11 +270,15 @@ class ClusterTarget(SwarmTarget):
         super().roll(release, (*services, *beside), lock, seconds)
 
     def _runs(self, service: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> bool:
-        """See `SwarmTarget`; while a node is lost no update of what is on each node ends, in the engine's words."""
+        """See `SwarmTarget`; an update of what is on each node halts at a lost one, until it is begun anew."""
         if "Global" not in service["Spec"]["Mode"]:
             return super()._runs(service, tasks)
-        nodes = self._known_nodes().items()
-        return {key for key, node in nodes if task_state.takes_tasks(node)} <= task_state.places(tasks)
+        nodes = {key for key, node in self._known_nodes().items() if task_state.takes_tasks(node)}
+        halted = {task["ID"] for task in tasks if task["NodeID"] not in nodes} - self._halted
+        if halted and not nodes <= task_state.places(tasks):
+            self._halted |= halted
+            self.api.update_anew(service)
+        return nodes <= task_state.places(tasks)
 
     def _inside(self) -> str:
         """The log server of the node that astro talks to."""
