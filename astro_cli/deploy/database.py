@@ -71,9 +71,15 @@ class DatabaseJobs(ABC):
 
     def restore(self, release: Release, name: str) -> None:
         """Put a backup in the metadata database's place, all of it or nothing."""
+        end_others = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND usename = current_user AND pid <> pg_backend_pid();"
+        )
         script = (
-            "{ echo 'DROP SCHEMA public CASCADE; CREATE SCHEMA public;'; "
-            f"pg_restore --no-owner --file=- /backups/{name}; }} "
+            f"{{ echo '{end_others} DROP SCHEMA public CASCADE; CREATE SCHEMA public;'; "
+            f"pg_restore --no-owner --file=- /backups/{name} "
+            # Should the file end within the data of a table, its end; and then what no server takes.
+            "|| printf '%s\\n' '' '\\.' 'the backup is damaged;'; } "
             '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
         )
         self._postgres_job("restore", release, script, f"the backup {name} could not be restored")
