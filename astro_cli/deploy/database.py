@@ -78,8 +78,8 @@ class DatabaseJobs(ABC):
         script = (
             f"{{ echo '{end_others} DROP SCHEMA public CASCADE; CREATE SCHEMA public;'; "
             f"pg_restore --no-owner --file=- /backups/{name} "
-            # Should the file end within the data of a table, its end; and then what no server takes.
-            "|| printf '%s\\n' '' '\\.' 'the backup is damaged;'; } "
+            # What no server takes: as a statement; or as data of a table within which the file ends, and after it.
+            "|| printf '%s\\n' '' 'the backup is damaged;' '\\.' 'the backup is damaged;'; } "
             '| psql -q -v ON_ERROR_STOP=1 --single-transaction "$DATABASE" >/dev/null'
         )
         self._postgres_job("restore", release, script, f"the backup {name} could not be restored")

@@ -81,6 +81,12 @@ def test_a_database_of_ones_own_is_migrated_saved_put_back_and_left_alone(
             assert PASSWORD not in str([each.attrs for each in engine.services.list()])
         saved = own.json("deployment", "backup", "own")["backup"]
         own("deployment", "run", "--of", "own", "variables", "set", "late", "x")
+        backups = live.host.root / "mnt/docker/volumes/shop-own-backups/_data"
+        whole = (backups / saved).read_bytes()
+        (backups / "damaged.dump").write_bytes(whole[: len(whole) // 2])
+        error = own.json("deployment", "restore", "damaged.dump", "--of", "own", "--yes", code=1)
+        assert "the backup is damaged" in "\n".join(error["details"])
+        assert sql("SELECT count(*) FROM variable") == "1", "nothing was changed"
         own("deployment", "restore", saved, "--of", "own", "--yes")
         assert sql("SELECT count(*) FROM variable") == "0"
         live.write_version(f"own {time.time()}")

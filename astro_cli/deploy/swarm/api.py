@@ -247,12 +247,21 @@ class SwarmApi:
 
     def put_service(self, spec: Mapping[str, Any]) -> None:
         """Make a service as `spec` says, or change it to that."""
-        existing = self.service(spec["Name"])
-        if existing is None:
-            self.call("POST", "/services/create", body=spec, headers=self._login)
-            return
-        query = {"version": str(existing["Version"]["Index"]), "registryAuthFrom": "spec"}
-        self.call("POST", f"/services/{existing['ID']}/update", body=spec, headers=self._login, **query)
+        for last in (*[False] * MARK_TRIES, True):
+            existing = self.service(spec["Name"])
+            if existing is None:
+                self.call("POST", "/services/create", body=spec, headers=self._login)
+                return
+            query = {"version": str(existing["Version"]["Index"]), "registryAuthFrom": "spec"}
+            try:
+                self.call(
+                    "POST", f"/services/{existing['ID']}/update", body=spec, headers=self._login, **query
+                )
+            except RefusedError as exc:  # the engine has written to it meanwhile
+                if last or "out of sequence" not in exc.message:
+                    raise
+            else:
+                return
 
     def update_anew(self, service: Mapping[str, Any]) -> None:
         """Let the engine begin the update of a service again, with the nodes that there are now."""

@@ -271,14 +271,15 @@ class ClusterTarget(SwarmTarget):
 
     def _runs(self, service: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> bool:
         """See `SwarmTarget`; an update of what is on each node halts at a lost one, until it is begun anew."""
+        up = super()._runs(service, tasks)
         if "Global" not in service["Spec"]["Mode"]:
-            return super()._runs(service, tasks)
+            return up
         nodes = {key for key, node in self._known_nodes().items() if task_state.takes_tasks(node)}
         halted = {task["ID"] for task in tasks if task["NodeID"] not in nodes} - self._halted
         if halted and not nodes <= task_state.places(tasks):
             self._halted |= halted
             self.api.update_anew(service)
-        return nodes <= task_state.places(tasks)
+        return up and nodes <= task_state.places(tasks)
 
     def _inside(self) -> str:
         """The log server of the node that astro talks to."""
