@@ -270,16 +270,16 @@ class ClusterTarget(SwarmTarget):
         super().roll(release, (*services, *beside), lock, seconds)
 
     def _runs(self, service: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> bool:
-        """See `SwarmTarget`; an update of what is on each node halts at a lost one, until it is begun anew."""
-        up = super()._runs(service, tasks)
+        """See `SwarmTarget`; an update of what is on each node never ends while one is lost, or halts there."""
         if "Global" not in service["Spec"]["Mode"]:
-            return up
+            return super()._runs(service, tasks)
         nodes = {key for key, node in self._known_nodes().items() if task_state.takes_tasks(node)}
-        halted = {task["ID"] for task in tasks if task["NodeID"] not in nodes} - self._halted
-        if halted and not nodes <= task_state.places(tasks):
+        if nodes <= task_state.places(tasks):
+            return True
+        if halted := {task["ID"] for task in tasks if task["NodeID"] not in nodes} - self._halted:
             self._halted |= halted
             self.api.update_anew(service)
-        return up and nodes <= task_state.places(tasks)
+        return False
 
     def _inside(self) -> str:
         """The log server of the node that astro talks to."""
