@@ -14,14 +14,14 @@ from astro_cli.foundation.errors import EngineError, TargetError
 from astro_cli.runtime.docker_api import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from astro_cli.domain.repository import Credentials
     from astro_cli.runtime.docker_api import DockerApi
     from astro_cli.runtime.endpoint import Endpoint
 
 NOT_FOUND, CONFLICT, UNAVAILABLE = 404, 409, 503
-MARK_TRIES = 9
+CHANGE_TRIES = 9
 OLDEST_API = (1, 41)
 LOOPBACK, SWARM_PORT = "127.0.0.1", 2377
 LEADER_SECONDS = 60.0
@@ -204,17 +204,14 @@ class SwarmApi:
 
     def mark_node(self, node_id: str, marks: Mapping[str, str]) -> None:
         """Set labels of a node besides those it has."""
-        for tries_left in range(MARK_TRIES, -1, -1):
+
+        def mark() -> None:
             node = self.call("GET", f"/nodes/{node_id}")
             spec = {**node["Spec"], "Labels": {**(node["Spec"].get("Labels") or {}), **marks}}
-            try:
-                self.call(
-                    "POST", f"/nodes/{node_id}/update", body=spec, version=str(node["Version"]["Index"])
-                )
-                return
-            except RefusedError as exc:  # it has told of itself in between
-                if "out of sequence" not in exc.message or not tries_left:
-                    raise
+            version = str(node["Version"]["Index"])
+            self.call("POST", f"/nodes/{node_id}/update", body=spec, version=version)
+
+        _in_sequence(mark)
 
     def now(self) -> datetime:
         """The engine's clock."""
@@ -247,21 +244,16 @@ class SwarmApi:
 
     def put_service(self, spec: Mapping[str, Any]) -> None:
         """Make a service as `spec` says, or change it to that."""
-        for last in (*[False] * MARK_TRIES, True):
+
+        def put() -> None:
             existing = self.service(spec["Name"])
             if existing is None:
                 self.call("POST", "/services/create", body=spec, headers=self._login)
                 return
             query = {"version": str(existing["Version"]["Index"]), "registryAuthFrom": "spec"}
-            try:
-                self.call(
-                    "POST", f"/services/{existing['ID']}/update", body=spec, headers=self._login, **query
-                )
-            except RefusedError as exc:  # the engine has written to it meanwhile
-                if last or "out of sequence" not in exc.message:
-                    raise
-            else:
-                return
+            self.call("POST", f"/services/{existing['ID']}/update", body=spec, headers=self._login, **query)
+
+        _in_sequence(put)
 
     def update_anew(self, service: Mapping[str, Any]) -> None:
         """Let the engine begin the update of a service again, with the nodes that there are now."""
@@ -343,3 +335,14 @@ def parse_time(text: str) -> datetime:
     digits = "".join(character for character in rest[:6] if character.isdigit()) or "0"
     zone = "+00:00" if text.endswith("Z") else text[-6:]
     return datetime.fromisoformat(f"{whole[:19]}.{digits:0<6}{zone}")
+
+
+def _in_sequence(change: Callable[[], None]) -> None:
+    """Read something of the engine's and write it, again if the engine has written to it in between."""
+    for tries_left in range(CHANGE_TRIES, -1, -1):
+        try:
+            change()
+            return
+        except RefusedError as exc:
+            if "out of sequence" not in exc.message or not tries_left:
+                raise
